@@ -1,0 +1,1 @@
+//! The agent's gRPC API: converts, authorises, writes desired state, returns.

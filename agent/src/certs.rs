@@ -1,0 +1,1 @@
+//! Certificates: issued for guests, renewed while they run, laid into a volume.

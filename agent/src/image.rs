@@ -1,0 +1,1 @@
+//! Images: fetched from registries and layouts, checked, kept by digest.

@@ -1,0 +1,16 @@
+//! The per-host daemon of Goliath.
+//!
+//! A request walks api -> ledger -> reconcile -> {image, network, certs, volume, qemu} -> observed -> api; no arrow
+//! goes back.
+
+pub mod api;
+pub mod certs;
+pub mod config;
+pub mod image;
+pub mod ledger;
+pub mod network;
+pub mod observed;
+pub mod qemu;
+pub mod reconcile;
+pub mod spec;
+pub mod volume;

@@ -1,0 +1,3 @@
+//! The per-host daemon.
+
+fn main() {}

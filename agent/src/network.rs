@@ -1,0 +1,1 @@
+//! A cluster's network on this host: a namespace with bridge, VXLAN, taps and rules.

@@ -1,0 +1,1 @@
+//! QEMU: its arguments, its process, and the protocol to speak with it.

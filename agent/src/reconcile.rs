@@ -1,0 +1,1 @@
+//! One task per guest owns all of its transitions; networks have siblings of it.

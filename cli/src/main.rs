@@ -1,0 +1,3 @@
+//! The command line for people who run and look into guests.
+
+fn main() {}

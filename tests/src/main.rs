@@ -1,0 +1,3 @@
+//! The lab's programs.
+
+fn main() {}
