@@ -6,6 +6,7 @@
 pub mod api;
 pub mod certs;
 pub mod config;
+pub mod files;
 pub mod image;
 pub mod ledger;
 pub mod network;

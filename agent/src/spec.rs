@@ -8,6 +8,8 @@ mod image_reference;
 mod names;
 mod network;
 mod quantities;
+#[cfg(test)]
+pub(crate) mod test;
 
 pub use guest::{
     Accelerator, Boot, CertificateRequest, DataDisk, DesiredState, GuestSpec, Lifecycle, Machine, NetworkInterface,
