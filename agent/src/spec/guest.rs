@@ -52,6 +52,24 @@ impl GuestSpec {
     pub fn mac_address(&self) -> MacAddress {
         self.network.as_ref().and_then(|network| network.mac_address).unwrap_or_else(|| MacAddress::of_guest(self.uid))
     }
+
+    /// The fields in which another spec of this guest differs so that a QEMU started with this one cannot take it.
+    pub fn restart_required_by(&self, wanted: &Self) -> Vec<&'static str> {
+        let has_volume = |spec: &Self| !spec.certificates.is_empty();
+        [
+            ("machine", self.machine != wanted.machine),
+            ("boot", self.boot != wanted.boot),
+            ("image", self.image != wanted.image),
+            ("disks", self.root_disk != wanted.root_disk || self.data_disks != wanted.data_disks),
+            ("network", self.network != wanted.network),
+            ("seed", self.seed != wanted.seed),
+            // Certificates change in the running guest; the volume itself is a device.
+            ("certificates", has_volume(self) != has_volume(wanted)),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
+    }
 }
 
 /// Processors and memory.
