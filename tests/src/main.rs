@@ -1,3 +1,0 @@
-//! The lab's programs.
-
-fn main() {}
