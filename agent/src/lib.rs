@@ -6,6 +6,8 @@
 pub mod api;
 pub mod certs;
 pub mod config;
+pub mod doctor;
+pub mod errors;
 pub mod files;
 pub mod image;
 pub mod ledger;

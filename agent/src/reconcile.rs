@@ -8,3 +8,4 @@ mod executor;
 mod facts;
 mod guest;
 mod plan;
+mod session;

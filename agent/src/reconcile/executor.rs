@@ -128,15 +128,3 @@ impl Failure {
         Self { condition, reason, message: message.into(), launch: false }
     }
 }
-
-/// An error with all of its causes, as one sentence.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

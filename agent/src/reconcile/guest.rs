@@ -302,7 +302,7 @@ impl<E: Executor> GuestTask<E> {
             return false;
         }
         if let Err(error) = self.ledger.forget_guest(spec.uid).await {
-            self.try_again(Failure::new("Deleting", "LedgerFailed", super::executor::causes(&error))).await;
+            self.try_again(Failure::new("Deleting", "LedgerFailed", crate::errors::with_causes(&error))).await;
             return false;
         }
         tracing::info!(guest = %spec.uid, name = %spec.name, cluster = %spec.cluster, "deleted");
