@@ -245,6 +245,10 @@ impl Reader<'_> {
                 value.into_inner(),
             ))) {
                 Ok(issuer) => {
+                    for (key, complaint) in issuer.complaints() {
+                        let line_start = self.line_of_key(span.start, key).unwrap_or(span.start);
+                        self.problem(line_start..line_start, &format!("[issuers.{name}] {key}: {complaint}"));
+                    }
                     issuers.insert(name, issuer);
                 }
                 Err(error) => {

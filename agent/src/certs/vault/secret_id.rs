@@ -1,0 +1,233 @@
+//! The AppRole's secret id: delivered wrapped, unwrapped once, kept in memory only.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tracing::{error, info, warn};
+use vaultrs::sys::wrapping;
+use zeroize::Zeroizing;
+
+use super::connection::{CallError, Connection};
+use crate::{
+    certs::{
+        issuer::{IssueError, IssuersError},
+        memory::require_memory,
+    },
+    files,
+    spec::IssuerName,
+};
+
+/// Where the secret id comes from and where it is kept.
+pub(super) struct SecretId {
+    wrapping_file: PathBuf,
+    /// In memory, root's alone: an agent that restarts logs in again.
+    kept_file: PathBuf,
+    auth_mount: String,
+    /// A wrapping token that cannot be used, told once.
+    rejected: Option<(String, IssueError)>,
+}
+
+/// A secret id, and of which wrapping token it came.
+struct Kept {
+    wrapping_digest: String,
+    secret_id: Zeroizing<String>,
+}
+
+#[derive(Deserialize)]
+struct Wrapped {
+    secret_id: Zeroizing<String>,
+}
+
+impl SecretId {
+    /// Makes the place where it is kept, or says why there is none.
+    pub(super) fn new(
+        issuer: &IssuerName,
+        auth_mount: &str,
+        wrapping_file: &Path,
+        runtime_directory: &Path,
+    ) -> Result<Self, IssuersError> {
+        let directory = runtime_directory.join("vault").join(issuer.as_str());
+        require_memory(runtime_directory)
+            .map_err(|source| IssuersError::NotInMemory { issuer: issuer.clone(), source })?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)))
+            .map_err(|source| IssuersError::Directory {
+                issuer: issuer.clone(),
+                directory: directory.clone(),
+                source,
+            })?;
+        Ok(Self {
+            wrapping_file: wrapping_file.to_owned(),
+            kept_file: directory.join("secret-id"),
+            auth_mount: auth_mount.to_owned(),
+            rejected: None,
+        })
+    }
+
+    /// Whether a wrapping token lies there that was not tried.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.wrapping_token().ok().flatten().is_some_and(|token| !self.is_rejected(&digest(&token)))
+    }
+
+    /// The secret id to log in with.
+    pub(super) async fn obtain(&mut self, connection: &Connection) -> Result<Zeroizing<String>, IssueError> {
+        let kept = self.kept();
+        let Some(token) = self.wrapping_token()? else {
+            return kept.map(|kept| kept.secret_id).ok_or_else(|| IssueError::Login {
+                address: connection.address().to_owned(),
+                detail: format!(
+                    "there is no secret id: put a wrapping token for one into {}",
+                    self.wrapping_file.display()
+                ),
+            });
+        };
+        let token_digest = digest(&token);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.wrapping_digest == token_digest) {
+            // A former agent unwrapped it and came no further.
+            self.remove_wrapping_file();
+            return Ok(kept.secret_id.clone());
+        }
+        if !self.is_rejected(&token_digest) {
+            match self.unwrap(connection, &token).await {
+                Ok(secret_id) => {
+                    self.keep(&token_digest, &secret_id)?;
+                    self.remove_wrapping_file();
+                    info!(file = %self.wrapping_file.display(), "a secret id was unwrapped and is kept in memory");
+                    return Ok(secret_id);
+                }
+                Err(reason @ (IssueError::WrappingTokenSpent { .. } | IssueError::WrappingTokenForged { .. })) => {
+                    error!(reason = reason.reason(), "{reason}");
+                    self.rejected = Some((token_digest, reason));
+                }
+                Err(reason) => return Err(reason),
+            }
+        }
+        // The one from before still serves, and nothing that runs waits for people.
+        match (kept, &self.rejected) {
+            (Some(kept), _) => Ok(kept.secret_id),
+            (None, Some((_, reason))) => Err(reason.clone()),
+            (None, None) => Err(IssueError::WrappingTokenSpent { file: self.wrapping_file.clone() }),
+        }
+    }
+
+    /// Looks at what made the wrapping token before it is used up, as Vault's documentation advises.
+    async fn unwrap(&self, connection: &Connection, token: &str) -> Result<Zeroizing<String>, IssueError> {
+        let file = || self.wrapping_file.clone();
+        let spent = |error| match error {
+            CallError::Refused { code: 400 | 403 | 404, .. } => IssueError::WrappingTokenSpent { file: file() },
+            CallError::Refused { code, errors } => IssueError::Unexpected {
+                path: "sys/wrapping".to_owned(),
+                detail: format!("status {code}: {}", errors.join("; ")),
+            },
+            CallError::Issue(error) => error,
+        };
+        let client = connection.client(None)?;
+        let made = connection.within(wrapping::lookup(client.vault(), token)).await.map_err(spent)?;
+        if !is_secret_id_path(&made.creation_path, &self.auth_mount) {
+            return Err(IssueError::WrappingTokenForged { file: file(), creation_path: made.creation_path });
+        }
+        let client = connection.client(Some(token))?;
+        let wrapped: Wrapped = connection.within(wrapping::unwrap(client.vault(), None)).await.map_err(spent)?;
+        Ok(wrapped.secret_id)
+    }
+
+    fn is_rejected(&self, token_digest: &str) -> bool {
+        self.rejected.as_ref().is_some_and(|(rejected, _)| rejected == token_digest)
+    }
+
+    fn wrapping_token(&self) -> Result<Option<Zeroizing<String>>, IssueError> {
+        read_token(&self.wrapping_file)
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        let content = Zeroizing::new(fs::read_to_string(&self.kept_file).ok()?);
+        let (wrapping_digest, secret_id) = content.split_once('\n')?;
+        Some(Kept { wrapping_digest: wrapping_digest.to_owned(), secret_id: Zeroizing::new(secret_id.to_owned()) })
+    }
+
+    fn keep(&self, wrapping_digest: &str, secret_id: &str) -> Result<(), IssueError> {
+        let content = Zeroizing::new(format!("{wrapping_digest}\n{secret_id}"));
+        files::write_whole(&self.kept_file, content.as_bytes(), 0o600).map_err(|reason| IssueError::Misconfigured {
+            file: self.kept_file.clone(),
+            detail: format!("the secret id cannot be kept: {reason}; deliver a new one once it can"),
+        })
+    }
+
+    fn remove_wrapping_file(&self) {
+        // It is of no use to anybody by now.
+        if let Err(reason) = files::remove(&self.wrapping_file) {
+            warn!(file = %self.wrapping_file.display(), %reason, "the spent wrapping token's file cannot be removed");
+        }
+    }
+}
+
+/// A file's token; none when there is no file.
+pub(super) fn read_token(file: &Path) -> Result<Option<Zeroizing<String>>, IssueError> {
+    let misconfigured = |detail: String| IssueError::Misconfigured { file: file.to_owned(), detail };
+    let content = match fs::read_to_string(file) {
+        Ok(content) => Zeroizing::new(content),
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(reason) => return Err(misconfigured(format!("cannot be read: {reason}"))),
+    };
+    let token = content.trim();
+    if token.is_empty() || token.len() > 4096 || !token.chars().all(|character| character.is_ascii_graphic()) {
+        return Err(misconfigured("does not hold a token of Vault and nothing else".to_owned()));
+    }
+    Ok(Some(Zeroizing::new(token.to_owned())))
+}
+
+fn is_secret_id_path(path: &str, auth_mount: &str) -> bool {
+    path.strip_prefix("auth/")
+        .and_then(|rest| rest.strip_prefix(auth_mount)?.strip_prefix("/role/")?.strip_suffix("/secret-id"))
+        .is_some_and(|role| !role.is_empty() && !role.contains('/'))
+}
+
+/// Names a token without telling it.
+fn digest(token: &str) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(token).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_secret_id_of_the_mount_is_unwrapped() {
+        assert!(is_secret_id_path("auth/approle/role/host-1/secret-id", "approle"));
+        for other in [
+            "auth/token/create",
+            "auth/other/role/host-1/secret-id",
+            "auth/approle/role/host-1/custom-secret-id",
+            "auth/approle/role/a/b/secret-id",
+            "auth/approle/role//secret-id",
+            "secret/data/x",
+        ] {
+            assert!(!is_secret_id_path(other, "approle"), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_anything_but_a_token_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        assert!(read_token(&file).unwrap().is_none());
+        fs::write(&file, "hvs.abc\n").unwrap();
+        assert_eq!(read_token(&file).unwrap().unwrap().as_str(), "hvs.abc");
+        for bad in ["", "\n", "two words", "tök", "a\nb"] {
+            fs::write(&file, bad).unwrap();
+            assert_eq!(read_token(&file).unwrap_err().reason(), "IssuerMisconfigured", "{bad:?}");
+        }
+    }
+}
