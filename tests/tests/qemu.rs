@@ -1,0 +1,256 @@
+//! The QEMU layer against the real QEMU: confined, alone with its uid, found again, ended by the contract.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use goliath_agent::{
+    config::QemuConfig,
+    qemu::{
+        BootMethod, GuestPaths, Handed, LaunchError, Launcher, MachineConfig, ProcessExit, QmpError, QmpEvent, Running,
+        VcpuAccelerator, qmp::schema,
+    },
+    spec::{ByteSize, GuestUid},
+};
+use goliath_lab::bare_guest::BareGuest;
+
+/// Whom QEMU runs as in tests: a user that every Debian has.
+const USER: &str = "nobody";
+const USER_ID: &str = "65534";
+
+/// A host's directories, and a promise that no QEMU in them outlives the test.
+struct Host {
+    directory: tempfile::TempDir,
+    launcher: Launcher,
+}
+
+impl Host {
+    fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these tests start confined processes: run them as root");
+        let directory = tempfile::tempdir().unwrap();
+        let launcher = Self::launcher(directory.path());
+        Self { directory, launcher }
+    }
+
+    /// As an agent makes it when it starts; another one is the agent after a restart.
+    fn launcher(directory: &Path) -> Launcher {
+        let config = QemuConfig { user: USER.to_owned(), ..QemuConfig::default() };
+        let shim = PathBuf::from(env!("CARGO_BIN_EXE_launch-shim"));
+        Launcher::new(&config, &directory.join("run"), &directory.join("state"), shim).unwrap()
+    }
+
+    fn machine(&self, wishes: &str) -> MachineConfig {
+        let guest = bare_guest();
+        MachineConfig {
+            uid: uuid::Uuid::new_v4().to_string().parse().unwrap(),
+            generation: 1.try_into().unwrap(),
+            cluster: "acme".parse().unwrap(),
+            name: "worker-0".parse().unwrap(),
+            vcpus: 1,
+            memory: ByteSize::mib(192),
+            accelerator: VcpuAccelerator::Tcg,
+            cpu_model: None,
+            boot: BootMethod::Kernel {
+                kernel: guest.kernel.clone(),
+                initrd: Some(guest.initrd.clone()),
+                command_line: format!("console=ttyS0 quiet panic=-1 {wishes}"),
+            },
+            root_disk: None,
+            data_disks: Vec::new(),
+            seed: None,
+            network: None,
+            certificates: None,
+            start_paused: false,
+        }
+    }
+
+    fn paused(&self) -> MachineConfig {
+        MachineConfig { start_paused: true, ..self.machine("guest=idle") }
+    }
+
+    fn paths(&self, uid: GuestUid) -> GuestPaths {
+        self.launcher.paths(uid)
+    }
+
+    async fn launch(&self, machine: MachineConfig) -> Running {
+        self.launcher.launch(machine, Handed::default()).await.unwrap()
+    }
+
+    async fn wait_for_console(&self, uid: GuestUid, text: &str) -> String {
+        let path = self.paths(uid).console_log();
+        wait_for(text, || {
+            let log = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+            log.contains(text).then_some(log)
+        })
+        .await
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.directory.path().join("run/guests")).into_iter().flatten().flatten() {
+            let Ok(text) = fs::read(entry.path().join("process.json")) else { continue };
+            let record: goliath_agent::qemu::ProcessRecord = serde_json::from_slice(&text).unwrap();
+            if let Ok(process) = goliath_agent::qemu::Process::open(record.pid, record.start_time) {
+                process.kill().unwrap();
+            }
+        }
+    }
+}
+
+fn bare_guest() -> &'static BareGuest {
+    static GUEST: OnceLock<BareGuest> = OnceLock::new();
+    GUEST.get_or_init(|| BareGuest::get().unwrap())
+}
+
+/// Polls what has no event to wait for, such as a log that QEMU writes.
+async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what:?} did not come within 120 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn status_of(pid: i32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(&format!("{field}:"))).unwrap();
+    line.split_once(':').unwrap().1.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_runs_confined() {
+    let host = Host::new();
+    let running = host.launch(host.machine("guest=idle")).await;
+    let pid = running.process.pid();
+
+    let ids = [USER_ID; 4].join(" ");
+    assert_eq!(status_of(pid, "Uid"), ids);
+    assert_eq!(status_of(pid, "Gid"), ids);
+    assert_eq!(status_of(pid, "Groups"), "");
+    assert_eq!(status_of(pid, "NoNewPrivs"), "1");
+    assert_eq!(status_of(pid, "Seccomp"), "2", "a filter is on");
+    assert_eq!(status_of(pid, "CapEff"), "0000000000000000");
+
+    let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let devices: Vec<&str> = devices.lines().skip(2).map(|line| line.split(':').next().unwrap().trim()).collect();
+    assert_eq!(devices, ["lo"], "QEMU sees no network");
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).unwrap();
+    assert_ne!(namespace(&pid.to_string()), namespace("self"));
+
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
+    assert_eq!(running.qmp.execute(schema::query_uuid {}).await.unwrap().UUID, running.record.uid.to_string());
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_guest_never_runs_twice() {
+    let host = Host::new();
+    let machine = host.paused();
+    let first = host.launch(machine.clone()).await;
+
+    // A second agent, even, that knows nothing of the first.
+    let second = Host::launcher(host.directory.path());
+    for _ in 0..3 {
+        let refused = second.launch(machine.clone(), Handed::default()).await.unwrap_err();
+        assert!(matches!(refused, LaunchError::AlreadyRunning { uid, .. } if uid == machine.uid), "{refused}");
+    }
+    let status = first.qmp.execute(schema::query_status {}).await.unwrap();
+    assert!(!status.running, "the first one was not disturbed");
+
+    first.process.kill().unwrap();
+    assert_eq!(first.process.wait_exit().await, ProcessExit::Signal(9));
+    second.launch(machine, Handed::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qemu_that_refuses_to_start_says_why() {
+    let host = Host::new();
+    let machine = MachineConfig { cpu_model: Some("no-such-model".to_owned()), ..host.paused() };
+    let uid = machine.uid;
+    let error = host.launcher.launch(machine.clone(), Handed::default()).await.unwrap_err();
+    assert!(error.to_string().contains("unable to find CPU model 'no-such-model'"), "{error}");
+    assert!(matches!(error, LaunchError::Exited { exit: ProcessExit::Code(1), .. }), "{error:?}");
+
+    // Nothing holds the guest back from a better try.
+    let better = MachineConfig { cpu_model: None, ..machine };
+    assert_eq!(host.launch(better).await.record.uid, uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_named_and_starts_nothing() {
+    let host = Host::new();
+    let mut machine = host.paused();
+    machine.boot =
+        BootMethod::Kernel { kernel: "/nonexistent/vmlinuz".into(), initrd: None, command_line: String::new() };
+    let error = host.launcher.launch(machine.clone(), Handed::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot open /nonexistent/vmlinuz");
+
+    let secret = host.directory.path().join("vmlinuz");
+    fs::write(&secret, "").unwrap();
+    let set_mode = |mode| fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    set_mode(0o600);
+    machine.boot = BootMethod::Kernel { kernel: secret.clone(), initrd: None, command_line: String::new() };
+    let error = host.launcher.launch(machine.clone(), Handed::default()).await.unwrap_err();
+    assert!(matches!(error, LaunchError::Unreadable { mode: 0o600, .. }), "{error}");
+    assert!(!host.paths(machine.uid).process_record().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_qemu_is_an_error_of_that_guest_and_delays_no_other() {
+    let host = Host::new();
+    let silent = host.launch(host.paused()).await;
+    let other = host.launch(host.paused()).await;
+    let stopped = nix::unistd::Pid::from_raw(silent.process.pid());
+    nix::sys::signal::kill(stopped, nix::sys::signal::Signal::SIGSTOP).unwrap();
+
+    let limit = Duration::from_secs(1);
+    let asking = tokio::spawn({
+        let qmp = silent.qmp.clone();
+        async move { qmp.execute_within(schema::query_status {}, limit).await }
+    });
+    let began = Instant::now();
+    for _ in 0..100 {
+        other.qmp.execute(schema::query_status {}).await.unwrap();
+    }
+    assert!(began.elapsed() < limit, "the other one took {:?} for 100 answers", began.elapsed());
+    assert!(matches!(asking.await.unwrap(), Err(QmpError::Timeout { command: "query-status", .. })));
+
+    nix::sys::signal::kill(stopped, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let uuid = silent.qmp.execute(schema::query_uuid {}).await.unwrap();
+    assert_eq!(uuid.UUID, silent.record.uid.to_string(), "the late answer was not taken for this one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_a_shutdown_and_a_reset_are_told_apart() {
+    let host = Host::new();
+    for (wish, expected) in [
+        ("guest=panic", schema::ShutdownCause::guest_panic),
+        ("guest=off", schema::ShutdownCause::guest_shutdown),
+        // A kernel that has no driver yet to tell of its panic only resets.
+        ("rdinit=/nonexistent panic=-1", schema::ShutdownCause::guest_reset),
+    ] {
+        let mut running = host.launch(host.machine(wish)).await;
+        let mut panicked = false;
+        let cause = loop {
+            match running.events.recv().await.unwrap() {
+                QmpEvent::Known(event) => match *event {
+                    schema::Event::SHUTDOWN { data, .. } => break data.reason,
+                    schema::Event::GUEST_PANICKED { .. } => panicked = true,
+                    _ => {}
+                },
+                QmpEvent::Other { .. } => {}
+            }
+        };
+        assert_eq!(cause, expected, "{wish}");
+        assert_eq!(panicked, wish == "guest=panic");
+        assert_eq!(running.process.wait_exit().await, ProcessExit::Code(0));
+    }
+}
