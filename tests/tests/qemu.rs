@@ -1,5 +1,7 @@
 //! The QEMU layer against the real QEMU: confined, alone with its uid, found again, ended by the contract.
 
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a test fails by a panic
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -42,7 +44,7 @@ impl Host {
         Launcher::new(&config, &directory.join("run"), &directory.join("state"), shim).unwrap()
     }
 
-    fn machine(&self, wishes: &str) -> MachineConfig {
+    fn machine(wishes: &str) -> MachineConfig {
         let guest = bare_guest();
         MachineConfig {
             uid: uuid::Uuid::new_v4().to_string().parse().unwrap(),
@@ -67,8 +69,8 @@ impl Host {
         }
     }
 
-    fn paused(&self) -> MachineConfig {
-        MachineConfig { start_paused: true, ..self.machine("guest=idle") }
+    fn paused() -> MachineConfig {
+        MachineConfig { start_paused: true, ..Self::machine("guest=idle") }
     }
 
     fn paths(&self, uid: GuestUid) -> GuestPaths {
@@ -108,12 +110,12 @@ fn bare_guest() -> &'static BareGuest {
 
 /// Polls what has no event to wait for, such as a log that QEMU writes.
 async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(120);
+    let end = Instant::now() + Duration::from_mins(2);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "{what:?} did not come within 120 s");
+        assert!(Instant::now() < end, "{what:?} did not come within 2 min");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -127,7 +129,7 @@ fn status_of(pid: i32, field: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_runs_confined() {
     let host = Host::new();
-    let running = host.launch(host.machine("guest=idle")).await;
+    let running = host.launch(Host::machine("guest=idle")).await;
     let pid = running.process.pid();
 
     let ids = [USER_ID; 4].join(" ");
@@ -153,7 +155,7 @@ async fn a_guest_runs_confined() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_guest_never_runs_twice() {
     let host = Host::new();
-    let machine = host.paused();
+    let machine = Host::paused();
     let first = host.launch(machine.clone()).await;
 
     // A second agent, even, that knows nothing of the first.
@@ -173,7 +175,7 @@ async fn the_same_guest_never_runs_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_qemu_that_refuses_to_start_says_why() {
     let host = Host::new();
-    let machine = MachineConfig { cpu_model: Some("no-such-model".to_owned()), ..host.paused() };
+    let machine = MachineConfig { cpu_model: Some("no-such-model".to_owned()), ..Host::paused() };
     let uid = machine.uid;
     let error = host.launcher.launch(machine.clone(), Handed::default()).await.unwrap_err();
     assert!(error.to_string().contains("unable to find CPU model 'no-such-model'"), "{error}");
@@ -187,7 +189,7 @@ async fn a_qemu_that_refuses_to_start_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named_and_starts_nothing() {
     let host = Host::new();
-    let mut machine = host.paused();
+    let mut machine = Host::paused();
     machine.boot =
         BootMethod::Kernel { kernel: "/nonexistent/vmlinuz".into(), initrd: None, command_line: String::new() };
     let error = host.launcher.launch(machine.clone(), Handed::default()).await.unwrap_err();
@@ -206,8 +208,8 @@ async fn what_is_missing_is_named_and_starts_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_qemu_is_an_error_of_that_guest_and_delays_no_other() {
     let host = Host::new();
-    let silent = host.launch(host.paused()).await;
-    let other = host.launch(host.paused()).await;
+    let silent = host.launch(Host::paused()).await;
+    let other = host.launch(Host::paused()).await;
     let stopped = nix::unistd::Pid::from_raw(silent.process.pid());
     nix::sys::signal::kill(stopped, nix::sys::signal::Signal::SIGSTOP).unwrap();
 
@@ -237,7 +239,7 @@ async fn a_panic_a_shutdown_and_a_reset_are_told_apart() {
         // A kernel that has no driver yet to tell of its panic only resets.
         ("rdinit=/nonexistent panic=-1", schema::ShutdownCause::guest_reset),
     ] {
-        let mut running = host.launch(host.machine(wish)).await;
+        let mut running = host.launch(Host::machine(wish)).await;
         let mut panicked = false;
         let cause = loop {
             match running.events.recv().await.unwrap() {
