@@ -1,1 +1,51 @@
-//! The agent's gRPC API: converts, authorises, writes desired state, returns.
+//! The agent's gRPC API: an RPC converts, checks, writes desired state and returns. It never waits for QEMU.
+
+mod caller;
+mod connection;
+mod server;
+mod socket;
+mod tls;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+pub use caller::Caller;
+pub use server::{ServeError, Server};
+pub use tls::CredentialsError;
+
+/// Why the agent cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A TCP address.
+    #[error("cannot listen on {address}: is it this machine's, and free?")]
+    Address {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel gave no inotify.
+    #[error("cannot watch the TLS files for changes")]
+    Watch(#[source] io::Error),
+    /// The Unix socket.
+    #[error("cannot listen on the socket {}", path.display())]
+    Socket {
+        /// As configured.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another agent's.
+    #[error("another agent answers on the socket {}: stop it, or give this one a socket of its own", path.display())]
+    InUse {
+        /// As configured.
+        path: PathBuf,
+    },
+    /// The socket's group.
+    #[error(
+        "there is no group {group:?}: make it with `groupadd --system {group}`, or name another as api.socket_group"
+    )]
+    NoGroup {
+        /// As configured.
+        group: String,
+    },
+}

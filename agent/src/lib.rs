@@ -8,6 +8,7 @@ pub mod certs;
 pub mod config;
 pub mod doctor;
 pub mod errors;
+pub mod file_watch;
 pub mod files;
 pub mod image;
 pub mod ledger;

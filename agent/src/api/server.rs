@@ -1,0 +1,107 @@
+//! One gRPC server behind all listeners.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::{sync::mpsc, time};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+use super::{BindError, connection::Connection, socket::SocketListener, tls::TlsListeners};
+use crate::config::ApiConfig;
+
+/// Accepted connections that wait for the server to take them.
+const WAITING_CONNECTIONS: usize = 16;
+/// Calls at one time on one connection: streams are calls too.
+const CALLS_OF_ONE_CONNECTION: u32 = 256;
+/// A client that is silent for this long is asked whether it is there...
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// ...and has this long to say so.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
+/// Calls that are under way at a shutdown get this long to end.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Of a request's metadata.
+const MAX_HEADERS: u32 = 16 << 10;
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// The API's descriptors, compiled in.
+    #[error("the API's descriptors are broken: this build cannot serve")]
+    Descriptors(#[from] tonic_reflection::server::Error),
+}
+
+/// The agent's listeners, taken and not served yet.
+#[derive(Debug)]
+pub struct Server {
+    socket: SocketListener,
+    tls: Option<TlsListeners>,
+}
+
+impl Server {
+    /// Takes the socket and the addresses.
+    pub async fn bind(config: &ApiConfig) -> Result<Self, BindError> {
+        let socket = SocketListener::bind(&config.socket, &config.socket_group)?;
+        let tls = match &config.tcp {
+            Some(tcp) => Some(TlsListeners::bind(tcp).await?),
+            None => None,
+        };
+        Ok(Self { socket, tls })
+    }
+
+    /// The TCP addresses as taken: a port of 0 was chosen by the kernel.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tls.as_ref().map(TlsListeners::addresses).unwrap_or_default()
+    }
+
+    /// Serves until the shutdown; then calls under way get a few seconds.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        let mut routes = Routes::builder();
+        routes.add_service(health_service).add_service(reflection()?);
+        self.serve_routes(routes.routes(), shutdown).await
+    }
+
+    async fn serve_routes(self, routes: Routes, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let (sender, connections) = mpsc::channel::<Connection>(WAITING_CONNECTIONS);
+        self.socket.spawn(&sender);
+        if let Some(tls) = self.tls {
+            tls.spawn(&sender);
+        }
+        drop(sender);
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(CALLS_OF_ONE_CONNECTION)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIME))
+            .http2_max_header_list_size(MAX_HEADERS)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>),
+                shutdown.clone().cancelled_owned(),
+            );
+        let drained = async {
+            shutdown.cancelled().await;
+            time::sleep(DRAIN_TIME).await;
+        };
+        tokio::select! {
+            served = serving => Ok(served?),
+            () = drained => {
+                tracing::info!(limit = ?DRAIN_TIME, "calls under way were cut off by the shutdown");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(goliath_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+}
