@@ -1,0 +1,100 @@
+//! Processes of one lab: known by the lab's directory, whose name is unique, in their arguments.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A process, held by a descriptor: its number cannot come to mean another one.
+#[derive(Debug)]
+pub struct Process {
+    /// For people.
+    pub pid: i32,
+    /// Its arguments, with blanks between them.
+    pub command: String,
+    descriptor: OwnedFd,
+}
+
+impl Process {
+    /// Holds a process that runs; none where there is none of this number.
+    pub fn open(pid: i32) -> io::Result<Option<Self>> {
+        let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
+        let descriptor = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Read after it is held. A zombie has no arguments.
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&arguments).trim_end_matches('\0').replace('\0', " ");
+        Ok((!command.is_empty()).then_some(Self { pid, command, descriptor }))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.descriptor, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for its end; false when `limit` passed first.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let mut watched = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut watched, timeout)? > 0)
+    }
+}
+
+/// The processes that have `directory` in their arguments.
+pub fn running_in(directory: &Path) -> Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if mentions(&arguments, directory.as_os_str())
+            && pid.cast_unsigned() != std::process::id()
+            && let Some(process) = Process::open(pid)?
+            // Once more, of the process that is now held.
+            && process.command.contains(&*directory.to_string_lossy())
+        {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+/// Ends them all, again and again until no new one has come.
+pub fn end_all(directory: &Path) -> Result<()> {
+    for _ in 0..10 {
+        let processes = running_in(directory)?;
+        if processes.is_empty() {
+            return Ok(());
+        }
+        for process in &processes {
+            process.kill().with_context(|| format!("cannot kill {}: {}", process.pid, process.command))?;
+        }
+        for process in &processes {
+            process.wait(Duration::from_secs(10))?;
+        }
+    }
+    let left: Vec<String> = running_in(directory)?.into_iter().map(|process| process.command).collect();
+    anyhow::ensure!(left.is_empty(), "these do not end: {}", left.join("; "));
+    Ok(())
+}
+
+fn mentions(arguments: &[u8], directory: &OsStr) -> bool {
+    let directory = directory.as_bytes();
+    arguments.windows(directory.len()).any(|window| window == directory)
+}

@@ -1,0 +1,57 @@
+//! What the lab itself must keep: it leaves nothing behind.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use goliath_lab::{
+    process::running_in,
+    scratch::{OWNER, Scratch, mounts_below},
+    underlay::{Underlay, connect, inside},
+};
+
+#[test]
+fn dropping_a_scratch_ends_unmounts_and_removes_what_was_made_in_it() {
+    let scratch = Scratch::new().unwrap();
+    let (path, name) = (scratch.path().to_owned(), scratch.name());
+    Underlay::new(&name).unwrap().plug("a", [192, 0, 2, 1].into()).unwrap();
+    let memory = scratch.memory("run").unwrap();
+    fs::write(memory.join("log"), "").unwrap();
+    let mut child = Command::new("tail").arg("-f").arg(memory.join("log")).stdout(Stdio::null()).spawn().unwrap();
+    drop(scratch);
+    assert!(!child.wait().unwrap().success());
+    assert!(!path.exists());
+    assert_eq!(mounts_below(&path).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(running_in(&path).unwrap().len(), 0);
+    assert!(!Path::new("/run/netns").join(format!("{name}-a")).exists());
+}
+
+#[test]
+fn what_a_killed_lab_left_is_swept_away_by_the_next() {
+    let dead = Scratch::new().unwrap();
+    // As if its owner had ended: no process with this number was ever started at that time.
+    fs::write(dead.path().join(OWNER), "1 1").unwrap();
+    let next = Scratch::new().unwrap();
+    assert!(!dead.path().exists());
+    assert!(next.path().exists());
+}
+
+#[tokio::test]
+async fn hosts_reach_each_other_and_the_underlay_through_the_switch() {
+    let scratch = Scratch::new().unwrap();
+    let underlay = Underlay::new(&scratch.name()).unwrap();
+    let a = underlay.plug("a", [192, 0, 2, 1].into()).unwrap();
+    let b = underlay.plug("b", [192, 0, 2, 2].into()).unwrap();
+    for (server, address) in [(b.as_path(), [192, 0, 2, 2].into()), (underlay.namespace(), Underlay::ADDRESS)] {
+        let address = SocketAddr::from((address, 7));
+        let listener = inside(server, move || std::net::TcpListener::bind(address)).await.unwrap().unwrap();
+        let stream = connect(&a, address).await.unwrap();
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(stream.local_addr().unwrap(), peer);
+    }
+}
