@@ -1,0 +1,215 @@
+//! The way to an agent: its Unix socket on the machine, mutual TLS from elsewhere.
+
+mod config;
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use goliath_proto::agent::v1::{
+    guest_service_client::GuestServiceClient, host_service_client::HostServiceClient,
+    image_service_client::ImageServiceClient, inspect_service_client::InspectServiceClient,
+    network_service_client::NetworkServiceClient,
+};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+pub(crate) use config::ConfigError;
+use config::Target;
+
+use crate::{failure::ExitCode, refusal::rustls_alert};
+
+/// How to reach the agent.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct ConnectionArguments {
+    /// unix:/PATH or https://HOST:PORT; default unix:/run/goliath/agent.sock, or $GOLIATH_AGENT
+    #[arg(long, global = true, env = "GOLIATH_AGENT", value_name = "ADDRESS", hide_env = true)]
+    agent: Option<String>,
+    /// The CA of the agent's certificate, PEM, or $GOLIATH_CA
+    #[arg(long, global = true, env = "GOLIATH_CA", value_name = "FILE", hide_env = true)]
+    ca: Option<PathBuf>,
+    /// Our certificate, PEM, or $GOLIATH_CERT
+    #[arg(long, global = true, env = "GOLIATH_CERT", value_name = "FILE", hide_env = true)]
+    cert: Option<PathBuf>,
+    /// The key of our certificate, PEM, or $GOLIATH_KEY
+    #[arg(long, global = true, env = "GOLIATH_KEY", value_name = "FILE", hide_env = true)]
+    key: Option<PathBuf>,
+    /// One of the agents in ~/.config/goliath/config.toml, or $GOLIATH_CONTEXT
+    #[arg(long, global = true, env = "GOLIATH_CONTEXT", value_name = "NAME", hide_env = true)]
+    context: Option<String>,
+    /// How long one request may take; default 30s
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", hide_default_value = true, value_parser = crate::manifest::parse_duration)]
+    request_timeout: Duration,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After so long without a sign of life from the agent a stream is given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A list carries the seeds of all guests.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Why the agent could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach the agent at {address}: {problem}")]
+pub(crate) struct ConnectError {
+    address: String,
+    problem: ConnectProblem,
+    #[source]
+    source: Option<tonic::transport::Error>,
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+enum ConnectProblem {
+    #[error("there is no such socket")]
+    NoSocket,
+    #[error("nobody listens on that socket")]
+    DeadSocket,
+    #[error("you may not open that socket")]
+    SocketNotPermitted,
+    #[error("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
+    Silent,
+    #[error("nothing listens there")]
+    NothingListens,
+    #[error("it did not accept our certificate: {0}")]
+    OurCertificate(String),
+    #[error("its certificate is not acceptable: {0}")]
+    ItsCertificate(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl ConnectError {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self.problem {
+            ConnectProblem::SocketNotPermitted | ConnectProblem::OurCertificate(_) => ExitCode::NotPermitted,
+            _ => ExitCode::Unreachable,
+        }
+    }
+
+    pub(crate) fn hint(&self) -> String {
+        match self.problem {
+            ConnectProblem::NoSocket | ConnectProblem::DeadSocket => {
+                "is the agent running? `systemctl status goliath-agent`; for another machine give --agent https://HOST:7443"
+            }
+            ConnectProblem::SocketNotPermitted => {
+                "be root or in the group goliath: `sudo usermod -aG goliath $USER`, then log in again"
+            }
+            ConnectProblem::Silent | ConnectProblem::NothingListens => {
+                "is the agent running there, with [api.tcp] in its agent.toml, and no firewall between?"
+            }
+            ConnectProblem::OurCertificate(_) => {
+                "give a certificate that the agent's client_ca signed: --cert and --key, or a context"
+            }
+            ConnectProblem::ItsCertificate(_) => {
+                "--ca must be the CA of the agent's certificate, and HOST a name or address that stands in it"
+            }
+            ConnectProblem::Other(_) => "is the address right? unix:/PATH or https://HOST:PORT",
+        }
+        .to_owned()
+    }
+}
+
+/// A connection to an agent. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    channel: Channel,
+}
+
+macro_rules! client {
+    ($name:ident, $client:ident) => {
+        pub(crate) fn $name(&self) -> $client<Channel> {
+            $client::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+        }
+    };
+}
+
+impl Agent {
+    client!(guests, GuestServiceClient);
+    client!(networks, NetworkServiceClient);
+    client!(host, HostServiceClient);
+    client!(images, ImageServiceClient);
+    client!(inspect, InspectServiceClient);
+
+    pub(crate) async fn connect(arguments: &ConnectionArguments) -> Result<Self, crate::failure::Failure> {
+        let target = Target::find(arguments)?;
+        let address = target.address();
+        let endpoint = endpoint(&target)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(arguments.request_timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        match endpoint.connect().await {
+            Ok(channel) => Ok(Self { channel }),
+            Err(error) => {
+                let problem = problem(&error, matches!(target, Target::Socket(_)));
+                Err(ConnectError { address, source: kept(&problem, error), problem }.into())
+            }
+        }
+    }
+}
+
+/// The library's own words help only where we have none.
+fn kept(problem: &ConnectProblem, error: tonic::transport::Error) -> Option<tonic::transport::Error> {
+    matches!(problem, ConnectProblem::Other(_)).then_some(error)
+}
+
+fn endpoint(target: &Target) -> Result<Endpoint, ConfigError> {
+    match target {
+        Target::Socket(path) => Endpoint::from_shared(format!("unix:{}", path.display()))
+            .map_err(|_| ConfigError::Address(format!("unix:{}", path.display()))),
+        Target::Tls { host, port, ca, cert, key } => {
+            let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            let address = format!("https://{authority}");
+            let tls = ClientTlsConfig::new()
+                // An IPv6 address stands in brackets in the URL and without them in the certificate.
+                .domain_name(host.clone())
+                .ca_certificate(Certificate::from_pem(read(ca)?))
+                .identity(Identity::from_pem(read(cert)?, read(key)?));
+            Endpoint::from_shared(address.clone())
+                .map_err(|_| ConfigError::Address(address))?
+                .tls_config(tls)
+                .map_err(ConfigError::Tls)
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(file).map_err(|reason| ConfigError::Unreadable { file: file.to_owned(), reason })
+}
+
+/// What lies below the layers of the transport.
+fn problem(error: &(dyn Error + 'static), socket: bool) -> ConnectProblem {
+    let mut deepest = error.to_string();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        deepest = error.to_string();
+        if let Some(alert) = rustls_alert(error) {
+            return ConnectProblem::OurCertificate(alert);
+        }
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return ConnectProblem::ItsCertificate(error.to_string());
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                return ConnectProblem::ItsCertificate(tls.to_string());
+            }
+            match error.kind() {
+                io::ErrorKind::NotFound if socket => return ConnectProblem::NoSocket,
+                io::ErrorKind::ConnectionRefused if socket => return ConnectProblem::DeadSocket,
+                io::ErrorKind::PermissionDenied if socket => return ConnectProblem::SocketNotPermitted,
+                io::ErrorKind::ConnectionRefused => return ConnectProblem::NothingListens,
+                io::ErrorKind::TimedOut => return ConnectProblem::Silent,
+                _ => {}
+            }
+        }
+        cause = error.source();
+    }
+    // The connector's own time limit has no public type.
+    if deepest.contains("deadline has elapsed") { ConnectProblem::Silent } else { ConnectProblem::Other(deepest) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Tables as `kubectl` has taught people to read them: no lines, a heading, columns that line up.
+
+use comfy_table::{Attribute, Cell as TableCell, Color, ContentArrangement, Table as Layout, presets};
+
+use super::{View, text::printable};
+use crate::style::Tone;
+
+/// A text and what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    pub(crate) fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: text.into(), tone }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+/// Rows below a heading.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heading: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub(crate) fn new(heading: impl Into<Vec<&'static str>>) -> Self {
+        Self { heading: heading.into(), rows: Vec::new() }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Each line ends with a newline and has no blanks before it.
+    pub(crate) fn render(&self, view: &View) -> String {
+        let mut layout = Layout::new();
+        layout.load_style(presets::NOTHING).force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
+        if view.style.has_colours() {
+            layout.enforce_styling();
+        }
+        if let Some(width) = view.width {
+            layout.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
+        let heading = |text: &&str| TableCell::new(text).add_attribute(Attribute::Bold);
+        layout.set_header(self.heading.iter().map(heading).collect::<Vec<_>>());
+        for row in &self.rows {
+            layout.add_row(row.iter().map(table_cell).collect::<Vec<_>>());
+        }
+        for column in layout.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        layout.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+}
+
+fn table_cell(Cell { text, tone }: &Cell) -> TableCell {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    let cell = TableCell::new(lines.join("\n"));
+    match tone {
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Warn => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red).add_attribute(Attribute::Bold),
+        Tone::Note => cell.fg(Color::Cyan),
+        Tone::Dim => cell.add_attribute(Attribute::Dim),
+        Tone::Strong => cell.add_attribute(Attribute::Bold),
+        Tone::Plain => cell,
+    }
+}
