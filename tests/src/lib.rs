@@ -28,6 +28,7 @@ pub mod process;
 pub mod program;
 pub mod scratch;
 pub mod underlay;
+pub mod vault;
 
 pub use cluster::Cluster;
 pub use guest::Guest;
