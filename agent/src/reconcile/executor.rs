@@ -1,6 +1,6 @@
 //! The seam between deciding and doing: what a guest's task asks to be done, and what it hears back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(super) trait Executor: Send + Sync + 'static {
     type Machine: Machine;
 
     /// Looks for a QEMU that an earlier agent started.
-    fn discover(&self, spec: &GuestSpec, board: &Board) -> impl Future<Output = Discovery<Self::Machine>> + Send;
+    fn discover(&self, spec: &GuestSpec, board: &Arc<Board>) -> impl Future<Output = Discovery<Self::Machine>> + Send;
 
     /// Makes image, network and volumes ready, waiting for what others must do first; dropping it is safe.
     ///
@@ -28,7 +28,7 @@ pub(super) trait Executor: Send + Sync + 'static {
         &self,
         spec: &GuestSpec,
         image: Option<&Digest>,
-        board: &Board,
+        board: &Arc<Board>,
     ) -> impl Future<Output = Result<(Self::Prepared, Digest), Failure>> + Send;
 
     /// Starts QEMU. Not dropped half-way.
@@ -36,7 +36,7 @@ pub(super) trait Executor: Send + Sync + 'static {
         &self,
         spec: &GuestSpec,
         prepared: Self::Prepared,
-        board: &Board,
+        board: &Arc<Board>,
     ) -> impl Future<Output = Result<Self::Machine, Failure>> + Send;
 
     /// Takes over what a running QEMU can take of a changed spec.

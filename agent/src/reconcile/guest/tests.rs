@@ -64,7 +64,7 @@ impl Executor for Simulated {
     type Prepared = ();
     type Machine = SimulatedMachine;
 
-    async fn discover(&self, _: &GuestSpec, _: &Board) -> Discovery<SimulatedMachine> {
+    async fn discover(&self, _: &GuestSpec, _: &Arc<Board>) -> Discovery<SimulatedMachine> {
         let (stranger, qemu) = self.with(|world| (world.stranger, world.qemu.as_ref().map(|(pid, _)| *pid)));
         match qemu {
             _ if stranger => Discovery::Stranger("somebody else's".to_owned()),
@@ -76,7 +76,7 @@ impl Executor for Simulated {
         }
     }
 
-    async fn prepare(&self, _: &GuestSpec, _: Option<&Digest>, _: &Board) -> Result<((), Digest), Failure> {
+    async fn prepare(&self, _: &GuestSpec, _: Option<&Digest>, _: &Arc<Board>) -> Result<((), Digest), Failure> {
         if self.with(|world| world.preparation_hangs) {
             std::future::pending::<()>().await;
         }
@@ -88,7 +88,7 @@ impl Executor for Simulated {
         if broken { Err(Failure::new("ImageReady", "Unreachable", "simulated")) } else { Ok(((), digest())) }
     }
 
-    async fn launch(&self, spec: &GuestSpec, (): (), _: &Board) -> Result<SimulatedMachine, Failure> {
+    async fn launch(&self, spec: &GuestSpec, (): (), _: &Arc<Board>) -> Result<SimulatedMachine, Failure> {
         let pid = self.with(|world| {
             assert!(world.qemu.is_none(), "a second QEMU of one uid");
             world.launches += 1;
