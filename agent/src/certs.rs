@@ -15,6 +15,7 @@ mod local;
 mod memory;
 mod schedule;
 mod vault;
+mod virtiofs;
 mod volume;
 
 pub use issuer::{IssueError, IssuedCertificate, Issuer, IssuerHealth, Issuers, IssuersError};
@@ -26,4 +27,5 @@ pub use local::LocalIssuer;
 pub use memory::{NotInMemory, require_memory};
 pub use schedule::{Lifetime, Urgency, next_attempt, next_renewal};
 pub use vault::VaultIssuer;
+pub use virtiofs::{Virtiofsd, VirtiofsdConfig, VirtiofsdError};
 pub use volume::VolumeError;

@@ -20,5 +20,6 @@ pub use machine::{
     RootDiskFiles, SeedDevice, VcpuAccelerator,
 };
 pub use paths::GuestPaths;
+pub(crate) use process::start_time_of;
 pub use process::{Process, ProcessError, ProcessExit, ProcessRecord, boot_id};
 pub use qmp::{Qmp, QmpError, QmpEvent, QmpEvents, QmpLimits};

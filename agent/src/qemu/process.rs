@@ -153,7 +153,7 @@ impl Process {
 }
 
 /// Field 22 of `/proc/<pid>/stat`.
-pub(super) fn start_time_of(pid: i32) -> io::Result<u64> {
+pub(crate) fn start_time_of(pid: i32) -> io::Result<u64> {
     parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/<pid>/stat has no start time"))
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod lab;
+mod virtiofs;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
