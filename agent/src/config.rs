@@ -282,6 +282,23 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_valid_and_its_comments_tell_the_defaults() {
+        let example = include_str!("../../systemd/agent.toml");
+        assert_eq!(errors(example), Vec::<String>::new());
+        // A commented key, taken in, must change nothing.
+        let spelled_out: String = example
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(setting) if setting.contains(" = ") && !setting.starts_with("name") => format!("{setting}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let parse = |text: &str| format!("{:?}", Config::parse(Path::new("agent.toml"), text).unwrap());
+        assert!(spelled_out.contains("\nvcpu_ratio = 4.0"));
+        assert_eq!(parse(&spelled_out), parse(example));
+    }
+
+    #[test]
     fn every_error_is_told_at_once_each_with_its_line() {
         let text = "nmae = \"a\"\n\n[directories]\nstate = \"relative\"\n\n[qemu]\nbinarry = \"/usr/bin/qemu\"\n\n[network]\nunderlay_address = \"192.0.2.300\"\n";
         let found = errors(text);
