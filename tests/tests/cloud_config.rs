@@ -1,5 +1,7 @@
 //! The templates in cloud-config/ render to what cloud-init and Ignition accept, and only when every value is given.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests may fail by a panic")]
+
 use std::{path::Path, process::Command};
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};

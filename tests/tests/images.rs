@@ -1,5 +1,7 @@
 //! `scripts/oci-layout` packs guest images that registries' tools read, the same for the same files.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of tests may fail by a panic")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +15,7 @@ fn program() -> PathBuf {
 
 fn image_files(directory: &Path) {
     fs::create_dir(directory.join("boot")).unwrap();
-    fs::write(directory.join("boot/vmlinuz"), [7; 70_000]).unwrap();
+    fs::write(directory.join("boot/vmlinuz"), vec![7; 70_000]).unwrap();
     fs::write(directory.join("boot/cmdline"), "console=ttyS0\n").unwrap();
 }
 
