@@ -147,11 +147,13 @@ impl Unpacked {
     }
 
     async fn inspected(self, store: &Inner, digest: &Digest) -> Result<NewImage, ImageError> {
+        if self.kernel.is_none() && (self.initrd.is_some() || self.command_line.is_some()) {
+            return Err(ImageError::refused(
+                "it has an initrd or a kernel command line, and no kernel (/boot/vmlinuz)",
+            ));
+        }
         if self.disk.is_none() && self.kernel.is_none() {
             return Err(ImageError::refused("it has neither a disk (/disk/<name>.qcow2) nor a kernel (/boot/vmlinuz)"));
-        }
-        if self.kernel.is_none() && (self.initrd.is_some() || self.command_line.is_some()) {
-            return Err(ImageError::refused("it has an initrd or a kernel command line, and no kernel"));
         }
         let disk = match self.disk {
             None => None,
