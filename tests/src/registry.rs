@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -12,7 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use reqwest::{Client, StatusCode, header};
 use tempfile::TempDir;
 
-use crate::oci_image::{MANIFEST, OciImage};
+use crate::{
+    oci_image::{MANIFEST, OciImage},
+    program,
+};
 
 /// The user of a registry with a password.
 pub const USER: &str = "lab";
@@ -29,6 +33,7 @@ pub struct Registry {
     address: String,
     scheme: &'static str,
     with_password: bool,
+    namespace: Option<PathBuf>,
     client: Client,
 }
 
@@ -39,6 +44,9 @@ pub struct RegistryOptions<'a> {
     pub with_password: bool,
     /// Files with a certificate and its key.
     pub tls: Option<(&'a Path, &'a Path)>,
+    /// Where it runs, if not in our own network namespace, and on which of its addresses it listens. Then
+    /// [`Registry::push_layout`] is the way to fill it.
+    pub namespace: Option<(&'a Path, IpAddr)>,
 }
 
 impl Registry {
@@ -52,14 +60,14 @@ impl Registry {
         let directory = tempfile::Builder::new().prefix("goliath-registry.").tempdir()?;
         let file = directory.path().join("config.yml");
         fs::write(&file, configuration(directory.path(), options)?)?;
-        let mut process = Command::new("docker-registry")
+        let namespace = options.namespace.map(|(path, _)| path.to_owned());
+        let mut process = command(namespace.as_deref(), "docker-registry")?
             .arg("serve")
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()
-            .context("docker-registry cannot be run: install it with `apt-get install docker-registry`")?;
+            .spawn()?;
         let log = process.stderr.take().context("docker-registry has no log")?;
         let mut registry = Self {
             process,
@@ -67,6 +75,7 @@ impl Registry {
             address: String::new(),
             scheme: if options.tls.is_some() { "https" } else { "http" },
             with_password: options.with_password,
+            namespace,
             client: Client::builder().danger_accept_invalid_certs(true).no_proxy().build()?,
         };
         let mut lines = BufReader::new(log).lines();
@@ -74,7 +83,7 @@ impl Registry {
         for line in lines.by_ref() {
             let line = line?;
             if let Some((_, rest)) = line.split_once("listening on ") {
-                registry.address = rest.split([',', '"']).next().unwrap_or_default().to_owned();
+                rest.split([',', '"']).next().unwrap_or_default().clone_into(&mut registry.address);
                 break;
             }
             said.push(line);
@@ -114,6 +123,20 @@ impl Registry {
         Ok(format!("{}/{repository}:{tag}", self.address))
     }
 
+    /// Pushes what an OCI layout has under a tag; gives its reference.
+    pub fn push_layout(&self, repository: &str, tag: &str, layout: &Path) -> Result<String> {
+        let reference = format!("{}/{repository}:{tag}", self.address);
+        let mut skopeo = command(self.namespace.as_deref(), "skopeo")?;
+        skopeo.args(["--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false"]);
+        if self.with_password {
+            skopeo.arg(format!("--dest-creds={USER}:{PASSWORD}"));
+        }
+        skopeo.arg(format!("oci:{}:{tag}", layout.display())).arg(format!("docker://{reference}"));
+        let output = skopeo.output()?;
+        ensure!(output.status.success(), "skopeo: {}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(reference)
+    }
+
     async fn push_blob(&self, repository: &str, digest: &str, bytes: Vec<u8>) -> Result<()> {
         let url = format!("{}://{}/v2/{repository}/blobs/uploads/", self.scheme, self.address);
         let begun = self.authorized(self.client.post(url)).send().await?;
@@ -149,9 +172,19 @@ impl Drop for Registry {
     }
 }
 
+/// A program in a network namespace; `nsenter` becomes it, so it is the process that is ended.
+fn command(namespace: Option<&Path>, name: &str) -> Result<Command> {
+    let program = program::installed(name)?;
+    let Some(namespace) = namespace else { return Ok(Command::new(program)) };
+    let mut command = Command::new(program::installed("nsenter")?);
+    command.arg(format!("--net={}", namespace.display())).arg(program);
+    Ok(command)
+}
+
 /// The port is the kernel's choice; the log tells it.
 fn configuration(directory: &Path, options: &RegistryOptions<'_>) -> Result<String> {
-    let mut http = serde_json::json!({"addr": "127.0.0.1:0"});
+    let address = options.namespace.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(_, address)| address);
+    let mut http = serde_json::json!({"addr": SocketAddr::new(address, 0)});
     if let Some((certificate, key)) = options.tls {
         http["tls"] = serde_json::json!({"certificate": certificate, "key": key});
     }

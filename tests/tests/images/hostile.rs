@@ -7,154 +7,138 @@ use goliath_lab::{
     oci_image::{OciImage, Packing, archive, archive_of},
     registry::Registry,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tar::EntryType;
 
 use crate::{Store, noise, qcow2_disk, qemu_img, raw_disk};
 
 const QCOW2: &str = "disk/guest.qcow2";
+const FIVE_MIB: &str = "a manifest of five MiB";
 
-fn layer(archive: Vec<u8>) -> OciImage {
-    OciImage::of_layers(vec![(Packing::Plain.media_type(), archive)]).unwrap()
+fn layer(packing: Packing, packed: Vec<u8>) -> OciImage {
+    OciImage::of_layers(vec![(packing.media_type(), packed)]).unwrap()
+}
+
+fn files(files: &[(&str, &[u8])]) -> OciImage {
+    OciImage::container(files, Packing::Plain).unwrap()
+}
+
+fn entry(kind: EntryType, path: &str, link: &str) -> OciImage {
+    layer(Packing::Plain, archive_of(kind, path, link, b"").unwrap())
 }
 
 fn disk(content: &[u8]) -> OciImage {
     OciImage::container(&[(QCOW2, content)], Packing::Gzip).unwrap()
 }
 
-fn of_one_entry(kind: EntryType, path: &str, link: &str) -> OciImage {
-    layer(archive_of(kind, path, link, b"").unwrap())
-}
-
-/// An image like `{good}`, whose layer has its bytes changed before it is packed up again under a right hash.
-fn repacked(packing: Packing, change: impl FnOnce(&mut Vec<u8>)) -> OciImage {
+/// A good layer, changed after it was packed, under the hash that it then has.
+fn changed(packing: Packing, change: impl FnOnce(&mut Vec<u8>)) -> OciImage {
     let mut packed = packing.pack(&archive(&[("disk/guest.raw", &raw_disk(1))]).unwrap()).unwrap();
     change(&mut packed);
-    OciImage::of_layers(vec![(packing.media_type(), packed)]).unwrap()
+    layer(packing, packed)
 }
 
-/// What each image is, and a part of the reason for which it is refused.
-fn table() -> Vec<(&'static str, OciImage, &'static str)> {
-    let raw = raw_disk(1);
-    let backed = qemu_img(&["create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", "{}", "1M"]);
-    let elsewhere =
-        qemu_img(&["create", "-q", "-f", "qcow2", "-o", "data_file=elsewhere,data_file_raw=on", "{}", "1M"]);
-    let mut broken = qcow2_disk(1);
-    // Where the L1 table is, and how long: beyond anything.
-    broken[36..40].copy_from_slice(&u32::MAX.to_be_bytes());
-    let good = disk(&qcow2_disk(1));
-    let encrypted = qemu_img(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "--object",
-        "secret,id=key,data=secret",
-        "-o",
-        "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10",
-        "{}",
-        "1M",
-    ]);
+fn manifest(change: impl FnOnce(&mut Value)) -> OciImage {
+    disk(&qcow2_disk(1)).with_manifest(change).unwrap()
+}
+
+/// What an image is, and a part of the reason for which it is refused.
+type Case = (&'static str, OciImage, &'static str);
+
+fn table() -> Vec<Case> {
+    [archives(), collections(), disks(), streams(), manifests()].into_iter().flatten().collect()
+}
+
+/// One entry each.
+fn archives() -> Vec<Case> {
     vec![
-        ("a path with ..", of_one_entry(EntryType::Regular, "disk/../../etc/guest.raw", ""), "leads out"),
-        ("an absolute path", of_one_entry(EntryType::Regular, "/disk/guest.raw", ""), "leads out"),
-        ("a disk that is a symlink", of_one_entry(EntryType::Symlink, QCOW2, "/etc/shadow"), "is a link"),
-        ("a disk that is a hard link", of_one_entry(EntryType::Link, QCOW2, "../../etc/shadow"), "is a link"),
-        ("a kernel that is a symlink", of_one_entry(EntryType::Symlink, "boot/vmlinuz", "vmlinuz-6"), "is a link"),
-        ("a symlink in place of /disk", of_one_entry(EntryType::Symlink, "disk", "/etc"), "is a link"),
-        ("a symlink out elsewhere", of_one_entry(EntryType::Symlink, "etc/x", "../../x"), "link out"),
-        ("a hard link out elsewhere", of_one_entry(EntryType::Link, "etc/x", "/etc/shadow"), "link out"),
-        ("a device", of_one_entry(EntryType::Block, "disk/sda.raw", ""), "is a device"),
-        ("a pipe", of_one_entry(EntryType::Fifo, "disk/pipe.raw", ""), "is a device"),
-        ("a sparse entry", of_one_entry(EntryType::GNUSparse, "disk/guest.raw", ""), "--sparse"),
-        ("an unknown entry", of_one_entry(EntryType::new(b'Q'), "disk/guest.raw", ""), "unknown tar type"),
-        ("nothing in it", of_one_entry(EntryType::Directory, "disk", ""), "neither a disk"),
-        ("two disks", layer(archive(&[("disk/a.raw", &raw[..]), ("disk/b.raw", &raw)]).unwrap()), "more than one disk"),
-        (
-            "two disks in two layers",
-            OciImage::of_layers(vec![
-                (Packing::Plain.media_type(), archive(&[("disk/a.raw", &raw[..])]).unwrap()),
-                (Packing::Plain.media_type(), archive(&[("disk/b.raw", &raw[..])]).unwrap()),
-            ])
-            .unwrap(),
-            "more than one disk",
-        ),
-        ("a disk of an unknown kind", layer(archive(&[("disk/a.vmdk", &raw[..])]).unwrap()), "must end in"),
-        ("an initrd without a kernel", layer(archive(&[("boot/initrd", &raw[..])]).unwrap()), "no kernel"),
-        (
-            "a command line of two lines",
-            layer(archive(&[("boot/vmlinuz", &b"kernel"[..]), ("boot/cmdline", b"quiet\ninit=/bin/sh")]).unwrap()),
-            "control characters",
-        ),
-        ("an empty disk", layer(archive(&[("disk/guest.raw", &b""[..])]).unwrap()), "is empty"),
-        (
-            "a bomb of zeros",
-            OciImage::container(&[("disk/guest.raw", &vec![0; 65 << 20])], Packing::Gzip).unwrap(),
-            "max_disk_mib",
-        ),
+        ("a path with ..", entry(EntryType::Regular, "disk/../../etc/guest.raw", ""), "leads out"),
+        ("an absolute path", entry(EntryType::Regular, "/disk/guest.raw", ""), "leads out"),
+        ("a disk that is a symlink", entry(EntryType::Symlink, QCOW2, "/etc/shadow"), "is a link"),
+        ("a disk that is a hard link", entry(EntryType::Link, QCOW2, "../../etc/shadow"), "is a link"),
+        ("a kernel that is a symlink", entry(EntryType::Symlink, "boot/vmlinuz", "vmlinuz-6"), "is a link"),
+        ("a symlink in place of /disk", entry(EntryType::Symlink, "disk", "/etc"), "is a link"),
+        ("a symlink out elsewhere", entry(EntryType::Symlink, "etc/x", "../../x"), "link out"),
+        ("a hard link out elsewhere", entry(EntryType::Link, "etc/x", "/etc/shadow"), "link out"),
+        ("a device", entry(EntryType::Block, "disk/sda.raw", ""), "is a device"),
+        ("a pipe", entry(EntryType::Fifo, "disk/pipe.raw", ""), "is a device"),
+        ("a sparse entry", entry(EntryType::GNUSparse, "disk/guest.raw", ""), "--sparse"),
+        ("an unknown entry", entry(EntryType::new(b'Q'), "disk/guest.raw", ""), "unknown tar type"),
+        ("nothing in it", entry(EntryType::Directory, "disk", ""), "neither a disk"),
+    ]
+}
+
+/// What files an image has.
+fn collections() -> Vec<Case> {
+    let raw = raw_disk(1);
+    let plain = |name| (Packing::Plain.media_type(), archive(&[(name, &raw[..])]).unwrap());
+    let in_two_layers = OciImage::of_layers(vec![plain("disk/a.raw"), plain("disk/b.raw")]).unwrap();
+    let lines = b"quiet\ninit=/bin/sh";
+    vec![
+        ("two disks", files(&[("disk/a.raw", &raw), ("disk/b.raw", &raw)]), "more than one disk"),
+        ("two disks in two layers", in_two_layers, "more than one disk"),
+        ("a disk of an unknown kind", files(&[("disk/a.vmdk", &raw)]), "must end in"),
+        ("an initrd without a kernel", files(&[("boot/initrd", &raw)]), "no kernel"),
+        ("two lines", files(&[("boot/vmlinuz", b"kernel"), ("boot/cmdline", lines)]), "control characters"),
+        ("an empty disk", files(&[("disk/guest.raw", b"")]), "is empty"),
+    ]
+}
+
+fn disks() -> Vec<Case> {
+    let create = |options: &[&str]| qemu_img(&[&["create", "-q", "-f", "qcow2"], options, &["{}", "1M"]].concat());
+    let backed = create(&["-u", "-b", "/etc/passwd", "-F", "raw"]);
+    let elsewhere = create(&["-o", "data_file=elsewhere,data_file_raw=on"]);
+    let luks = "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10";
+    let encrypted = create(&["--object", "secret,id=key,data=secret", "-o", luks]);
+    let mut broken = qcow2_disk(1);
+    // The length of the L1 table, beyond anything.
+    broken[36..40].copy_from_slice(&u32::MAX.to_be_bytes());
+    let bomb = OciImage::container(&[("disk/guest.raw", &vec![0; 65 << 20])], Packing::Gzip).unwrap();
+    let config = ("application/vnd.ironcore.image.config.v1+json", b"{}".to_vec());
+    let root = ("application/vnd.ironcore.image.rootfs", vec![0; 65 << 20]);
+    vec![
+        ("a bomb of zeros", bomb, "max_disk_mib"),
+        ("an ironcore disk that is too large", OciImage::of_blobs(config, vec![root]).unwrap(), "max_disk_mib"),
         ("a qcow2 with a backing file", disk(&backed), "backing file"),
         ("a qcow2 with its data elsewhere", disk(&elsewhere), "another file"),
         ("an encrypted qcow2", disk(&encrypted), "encrypted"),
         ("a qcow2 that is larger than it may be", disk(&qcow2_disk(65)), "max_disk_mib"),
         ("a qcow2 that is a text", disk(b"#!/bin/sh\n"), "does not begin like one"),
         ("a qcow2 with a broken table", disk(&broken), "qemu-img cannot read"),
-        ("a cut gzip layer", repacked(Packing::Gzip, |bytes| bytes.truncate(bytes.len() / 2)), "cannot be unpacked"),
-        ("a cut zstd layer", repacked(Packing::Zstd, |bytes| bytes.truncate(bytes.len() / 2)), "cannot be unpacked"),
-        ("a cut plain layer", repacked(Packing::Plain, |bytes| bytes.truncate(9999)), "cannot be unpacked"),
-        ("garbage behind gzip", repacked(Packing::Gzip, |bytes| bytes.extend(*b"garbage")), "cannot be unpacked"),
-        ("garbage behind zstd", repacked(Packing::Zstd, |bytes| bytes.extend(*b"garbage")), "cannot be unpacked"),
-        ("garbage behind tar", repacked(Packing::Plain, |bytes| bytes.extend(*b"garbage")), "cannot be unpacked"),
-        (
-            "zstd that says it is gzip",
-            OciImage::of_layers(vec![(Packing::Gzip.media_type(), Packing::Zstd.pack(&raw).unwrap())]).unwrap(),
-            "cannot be unpacked",
-        ),
-        ("no archive at all", layer(noise(4096, 9)), "cannot be unpacked"),
-        (
-            "a size that says too little",
-            good.clone().with_manifest(|manifest| manifest["layers"][0]["size"] = json!(100)).unwrap(),
-            "states",
-        ),
-        (
-            "a size that says too much",
-            good.clone().with_manifest(|manifest| manifest["layers"][0]["size"] = json!(1 << 20)).unwrap(),
-            "states",
-        ),
-        (
-            "a configuration of two MiB",
-            good.clone().with_manifest(|manifest| manifest["config"]["size"] = json!(2 << 20)).unwrap(),
-            "configuration has",
-        ),
-        (
-            "a manifest of five MiB",
-            good.clone()
-                .with_manifest(|manifest| manifest["annotations"] = json!({"long": "x".repeat(5 << 20)}))
-                .unwrap(),
-            "more than",
-        ),
-        (
-            "a layer of an unknown type",
-            OciImage::of_layers(vec![("application/x-executable", b"x".to_vec())]).unwrap(),
-            "neither a tar archive",
-        ),
-        (
-            "an image for another machine",
-            OciImage::of_blobs(
-                ("application/vnd.oci.image.config.v1+json", br#"{"architecture":"arm64","os":"linux"}"#.to_vec()),
-                vec![(Packing::Plain.media_type(), archive(&[("disk/guest.raw", &raw[..])]).unwrap())],
-            )
-            .unwrap(),
-            "linux/arm64",
-        ),
-        (
-            "an ironcore disk that is too large",
-            OciImage::of_blobs(
-                ("application/vnd.ironcore.image.config.v1+json", b"{}".to_vec()),
-                vec![("application/vnd.ironcore.image.rootfs", vec![0; 65 << 20])],
-            )
-            .unwrap(),
-            "max_disk_mib",
-        ),
+    ]
+}
+
+fn streams() -> Vec<Case> {
+    let cut = |packing| changed(packing, |bytes| bytes.truncate(bytes.len() / 2));
+    let followed = |packing| changed(packing, |bytes| bytes.extend(*b"garbage"));
+    let disguised = layer(Packing::Gzip, Packing::Zstd.pack(&raw_disk(1)).unwrap());
+    vec![
+        ("a cut gzip layer", cut(Packing::Gzip), "cannot be unpacked"),
+        ("a cut zstd layer", cut(Packing::Zstd), "cannot be unpacked"),
+        ("a cut plain layer", cut(Packing::Plain), "cannot be unpacked"),
+        ("garbage behind gzip", followed(Packing::Gzip), "cannot be unpacked"),
+        ("garbage behind zstd", followed(Packing::Zstd), "cannot be unpacked"),
+        ("garbage behind tar", followed(Packing::Plain), "cannot be unpacked"),
+        ("zstd that says it is gzip", disguised, "cannot be unpacked"),
+        ("no archive at all", layer(Packing::Plain, noise(4096, 9)), "cannot be unpacked"),
+    ]
+}
+
+fn manifests() -> Vec<Case> {
+    let config = br#"{"architecture":"arm64","os":"linux"}"#.to_vec();
+    let raw = archive(&[("disk/guest.raw", &raw_disk(1))]).unwrap();
+    let foreign = OciImage::of_blobs(
+        ("application/vnd.oci.image.config.v1+json", config),
+        vec![(Packing::Plain.media_type(), raw)],
+    );
+    let unknown = OciImage::of_layers(vec![("application/x-executable", b"x".to_vec())]);
+    vec![
+        ("a size that says too little", manifest(|json| json["layers"][0]["size"] = json!(100)), "states"),
+        ("a size that says too much", manifest(|json| json["layers"][0]["size"] = json!(1 << 20)), "states"),
+        ("a configuration of two MiB", manifest(|json| json["config"]["size"] = json!(2 << 20)), "configuration has"),
+        (FIVE_MIB, manifest(|json| json["annotations"] = json!({"long": "x".repeat(5 << 20)})), "more than"),
+        ("a layer of an unknown type", unknown.unwrap(), "neither a tar archive"),
+        ("an image for another machine", foreign.unwrap(), "linux/arm64"),
     ]
 }
 
@@ -176,7 +160,7 @@ async fn from_a_registry() {
     for (position, (what, image, reason)) in table().into_iter().enumerate() {
         // What the registry itself refuses cannot come from it.
         let Ok(reference) = registry.push("team/hostile", &format!("v{position}"), &image).await else {
-            assert_eq!(what, "a manifest of five MiB");
+            assert_eq!(what, FIVE_MIB);
             continue;
         };
         let (said, error) = store.refusal(&reference).await;
@@ -257,7 +241,7 @@ async fn a_refused_image_does_not_disturb_the_one_that_is_there() {
     let good = disk(&qcow2_disk(2));
     let store = Store::open(&[]);
     let image = store.pull(&good.write_layout(layout.path(), "v1").unwrap()).await.unwrap();
-    let bad = of_one_entry(EntryType::Symlink, QCOW2, "/etc/shadow");
+    let bad = entry(EntryType::Symlink, QCOW2, "/etc/shadow");
     store.refusal(&bad.write_layout(layout.path(), "v1").unwrap()).await;
     let found = store.store.find(&ImageSelector::Digest(image.digest.clone())).unwrap();
     assert_eq!(found, image, "the tag still means the image that works");

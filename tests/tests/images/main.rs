@@ -1,5 +1,8 @@
 //! The image store against a real registry, real layouts, and images that mean harm.
 
+// Helpers of tests fail by a panic, as tests do.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 mod hostile;
 mod proxy;
 mod pulls;
@@ -32,15 +35,15 @@ struct Store {
 impl Store {
     /// Limited to disks of 64 MiB, so that what is too large is quickly made.
     fn open(plain_http: &[&str]) -> Self {
-        Self::open_with(ImageConfig {
+        Self::open_with(&ImageConfig {
             plain_http: plain_http.iter().map(ToString::to_string).collect(),
             ..ImageConfig::default()
         })
     }
 
-    fn open_with(config: ImageConfig) -> Self {
+    fn open_with(config: &ImageConfig) -> Self {
         let directory = tempfile::Builder::new().prefix("goliath-images.").tempdir().unwrap();
-        let store = open(&config, directory.path());
+        let store = open(config, directory.path());
         Self { store, directory }
     }
 

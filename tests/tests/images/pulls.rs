@@ -31,7 +31,8 @@ fn credentials(registry: &str, user: &str, password: &str) -> (TempDir, PathBuf)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_with_a_password_opens_to_the_right_one_only() {
-    let registry = Registry::start_with(&RegistryOptions { with_password: true, tls: None }).unwrap();
+    let registry =
+        Registry::start_with(&RegistryOptions { with_password: true, ..RegistryOptions::default() }).unwrap();
     let reference = registry.push("team/guest", "v1", &image_of(1000)).await.unwrap();
     let plain_http = vec![registry.address().to_owned()];
     for (user, password, expected) in [
@@ -40,7 +41,7 @@ async fn a_registry_with_a_password_opens_to_the_right_one_only() {
         ("nobody", PASSWORD, Err(ImageErrorKind::Unauthorized)),
     ] {
         let (_directory, path) = credentials(registry.address(), user, password);
-        let store = Store::open_with(ImageConfig {
+        let store = Store::open_with(&ImageConfig {
             plain_http: plain_http.clone(),
             credentials: Some(path),
             ..ImageConfig::default()
@@ -64,11 +65,12 @@ async fn tls_is_spoken_unless_plain_http_is_allowed_by_name() {
     let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
     fs::write(&certificate, authority.cert.pem()).unwrap();
     fs::write(&key, authority.signing_key.serialize_pem()).unwrap();
-    let tls = Registry::start_with(&RegistryOptions { with_password: false, tls: Some((&certificate, &key)) }).unwrap();
+    let tls = Registry::start_with(&RegistryOptions { tls: Some((&certificate, &key)), ..RegistryOptions::default() })
+        .unwrap();
     let reference = tls.push("team/guest", "v1", &image_of(1000)).await.unwrap();
 
     let trusting =
-        Store::open_with(ImageConfig { certificate_authorities: Some(certificate), ..ImageConfig::default() });
+        Store::open_with(&ImageConfig { certificate_authorities: Some(certificate), ..ImageConfig::default() });
     trusting.pull(&reference).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
     let strict = Store::open(&[]);
     assert_eq!(strict.refusal(&reference).await.1.kind(), ImageErrorKind::Unavailable);
@@ -91,7 +93,7 @@ async fn mirrors_are_asked_first_and_may_be_away_or_lack_the_image() {
     // The port of a registry that has ended.
     let away = Registry::start().unwrap().address().to_owned();
     let with_mirrors = |mirrors: &[&str]| {
-        Store::open_with(ImageConfig {
+        Store::open_with(&ImageConfig {
             plain_http: [mirrors, &[to_registry.address.as_str()]].concat().iter().map(ToString::to_string).collect(),
             mirrors: BTreeMap::from([(to_registry.address.clone(), mirrors.iter().map(ToString::to_string).collect())]),
             ..ImageConfig::default()
