@@ -1,6 +1,7 @@
 //! The way to an agent: its Unix socket on the machine, mutual TLS from elsewhere.
 
 mod config;
+mod probe;
 
 use std::{
     error::Error,
@@ -19,7 +20,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 pub(crate) use config::ConfigError;
 use config::Target;
 
-use crate::{failure::ExitCode, refusal::rustls_alert};
+use crate::failure::ExitCode;
 
 /// How to reach the agent.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,6 +44,13 @@ pub(crate) struct ConnectionArguments {
     /// How long one request may take; default 30s
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", hide_default_value = true, value_parser = crate::manifest::parse_duration)]
     request_timeout: Duration,
+}
+
+impl ConnectionArguments {
+    /// One request may take at least so long.
+    pub(crate) fn with_patience(&self, patience: Duration) -> Self {
+        Self { request_timeout: self.request_timeout.max(patience), ..self.clone() }
+    }
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -151,6 +159,14 @@ impl Agent {
     }
 }
 
+/// Why a connection broke that was made, where that can be found out: with TLS 1.3 a client learns only after the
+/// handshake that its certificate was not accepted, and HTTP/2 keeps the reason to itself.
+pub(crate) async fn diagnose(arguments: &ConnectionArguments) -> Option<ConnectError> {
+    let target = Target::find(arguments).ok()?;
+    let alert = probe::alert(&target).await?;
+    Some(ConnectError { address: target.address(), problem: ConnectProblem::OurCertificate(alert), source: None })
+}
+
 /// The library's own words help only where we have none.
 fn kept(problem: &ConnectProblem, error: tonic::transport::Error) -> Option<tonic::transport::Error> {
     matches!(problem, ConnectProblem::Other(_)).then_some(error)
@@ -186,9 +202,6 @@ fn problem(error: &(dyn Error + 'static), socket: bool) -> ConnectProblem {
     let mut cause = Some(error);
     while let Some(error) = cause {
         deepest = error.to_string();
-        if let Some(alert) = rustls_alert(error) {
-            return ConnectProblem::OurCertificate(alert);
-        }
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return ConnectProblem::ItsCertificate(error.to_string());
         }
@@ -210,6 +223,3 @@ fn problem(error: &(dyn Error + 'static), socket: bool) -> ConnectProblem {
     // The connector's own time limit has no public type.
     if deepest.contains("deadline has elapsed") { ConnectProblem::Silent } else { ConnectProblem::Other(deepest) }
 }
-
-#[cfg(test)]
-mod tests;

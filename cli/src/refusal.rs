@@ -18,8 +18,35 @@ struct Answer {
     code: Code,
     message: String,
     details: Vec<Detail>,
-    /// The other side rejected our certificate, which TLS 1.3 tells only after the connection is made.
-    tls_alert: Option<String>,
+    origin: Origin,
+    /// What the caller knows to do.
+    hint: Option<&'static str>,
+}
+
+/// Who said that it did not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Agent,
+    /// Our own time limit.
+    Clock,
+    /// The connection broke before there was an answer.
+    Transport,
+}
+
+impl Origin {
+    fn of(status: &Status) -> Self {
+        let mut cause = status.source();
+        if cause.is_none() {
+            return Self::Agent;
+        }
+        while let Some(error) = cause {
+            if error.is::<tonic::TimeoutExpired>() {
+                return Self::Clock;
+            }
+            cause = error.source();
+        }
+        Self::Transport
+    }
 }
 
 #[derive(Debug)]
@@ -39,7 +66,8 @@ impl Refusal {
             code: status.code(),
             message: status.message().to_owned(),
             details: details(status, None),
-            tls_alert: tls_alert(status),
+            origin: Origin::of(status),
+            hint: None,
         }))
     }
 
@@ -50,9 +78,17 @@ impl Refusal {
         refusal
     }
 
+    /// With what to do about it, where the agent refuses what it has in this state.
+    pub(crate) fn with_hint_when_refused(mut self, hint: Option<&'static str>) -> Self {
+        if self.0.origin == Origin::Agent && self.0.code == Code::FailedPrecondition {
+            self.0.hint = hint;
+        }
+        self
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self.0.code {
-            _ if self.0.tls_alert.is_some() => ExitCode::NotPermitted,
+            _ if self.0.origin != Origin::Agent => ExitCode::Unreachable,
             Code::NotFound => ExitCode::NotFound,
             Code::InvalidArgument
             | Code::FailedPrecondition
@@ -60,30 +96,30 @@ impl Refusal {
             | Code::AlreadyExists
             | Code::OutOfRange
             | Code::Aborted => ExitCode::Refused,
-            // Our own time limit comes as CANCELLED.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ExitCode::Unreachable,
             Code::PermissionDenied | Code::Unauthenticated => ExitCode::NotPermitted,
             _ => ExitCode::Error,
         }
     }
 
+    /// The connection broke: nobody knows yet why.
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        self.0.origin == Origin::Transport
+    }
+
     pub(crate) fn hint(&self) -> Option<String> {
-        if self.0.tls_alert.is_some() {
-            return Some(
-                "give a certificate that the agent's client_ca signed: --cert and --key, or a context".to_owned(),
-            );
+        if let Some(hint) = self.0.hint {
+            return Some(hint.to_owned());
         }
-        let hint = match self.0.code {
-            Code::Unavailable => {
-                "the connection ended: `systemctl status goliath-agent` on the host says whether the agent runs"
-            }
-            Code::DeadlineExceeded | Code::Cancelled => {
+        let hint = match (self.0.origin, self.0.code) {
+            (Origin::Transport, _) => "`systemctl status goliath-agent` on the host says whether the agent runs",
+            (Origin::Clock, _) | (_, Code::DeadlineExceeded) => {
                 "the agent is there and slow: try again, or with a longer --request-timeout"
             }
-            Code::PermissionDenied | Code::Unauthenticated => {
+            (_, Code::PermissionDenied | Code::Unauthenticated) => {
                 "on the machine be root or in the group goliath; over the network use an operator's certificate"
             }
-            Code::Unimplemented => "the agent does not know this request: is it older than this command?",
+            (_, Code::Unimplemented) => "the agent does not know this request: is it older than this command?",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -93,10 +129,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "cannot {}: ", self.0.action)?;
-        match &self.0.tls_alert {
-            Some(alert) => write!(formatter, "the agent did not accept our certificate: {alert}")?,
-            None if self.0.message.is_empty() => write!(formatter, "{}", self.0.code.description())?,
-            None => formatter.write_str(&self.0.message)?,
+        match (self.0.origin, self.0.message.as_str()) {
+            (Origin::Transport, _) => formatter.write_str("the connection to the agent broke")?,
+            (Origin::Clock, _) => formatter.write_str("the agent did not answer in time")?,
+            (Origin::Agent, "") => formatter.write_str(self.0.code.description())?,
+            (Origin::Agent, message) => formatter.write_str(message)?,
         }
         for detail in &self.0.details {
             match detail {
@@ -136,25 +173,4 @@ fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
     // What only repeats the message tells nothing new.
     lines.retain(|detail| !matches!(detail, Detail::Line { description, .. } if description == status.message()));
     lines
-}
-
-/// The alert that the other side's TLS sent, found below the layers of HTTP.
-fn tls_alert(status: &Status) -> Option<String> {
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = cause {
-        if let Some(alert) = rustls_alert(error) {
-            return Some(alert);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// An io::Error hides what it wraps from `source`.
-pub(crate) fn rustls_alert(error: &(dyn Error + 'static)) -> Option<String> {
-    if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref::<rustls::Error>() {
-        return Some(format!("{alert:?}"));
-    }
-    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
-    rustls_alert(inner)
 }

@@ -1,4 +1,5 @@
-//! The manifest's form of what the agent holds: `get -o yaml` prints it, and `apply` takes it back.
+//! The manifest's form of what the agent holds: `get -o yaml` prints it, and `apply` takes it back. The generation held
+//! stands in the status, so that a printed manifest can be changed and applied without a thought of it.
 
 mod guest;
 mod network;
@@ -21,8 +22,7 @@ pub(crate) struct Form<Spec, Status> {
     kind: &'static str,
     metadata: Metadata,
     spec: Spec,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Status,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -33,10 +33,6 @@ struct Metadata {
     cluster: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peers_generation: Option<u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
 }

@@ -40,7 +40,7 @@ Examples:
   goliath apply -f guest.yaml
   goliath apply -f network.yaml -f guest.yaml --wait
   goliath apply -f guest.yaml --wait=running --timeout 30s
-  goliath get guest acme/worker-0 -o yaml | sed 's/vcpus: 1/vcpus: 2/' | goliath apply -f - --dry-run")]
+  goliath get guest worker-0 -o yaml | sed 's/vcpus: 1/vcpus: 2/' | goliath apply -f -")]
 pub(crate) struct ApplyArguments {
     /// A manifest in YAML, of one or more documents; `-` is the standard input
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
@@ -66,6 +66,9 @@ enum Stage {
     /// What it is for answers
     Ready,
 }
+
+/// Of no use where the refusal has another reason, and of no harm.
+const GENERATION_GIVEN: &str = "where the generation is the reason: without it in metadata, the right one is chosen";
 
 /// Why one document was not applied.
 type Applied<T> = Result<T, Failure>;
@@ -127,7 +130,9 @@ async fn apply_guest(
             break;
         }
     }
-    let response = answer.map_err(|status| Refusal::of_document(document, &status))?.into_inner();
+    let hint = manifest.generation.map(|_| GENERATION_GIVEN);
+    let refusal = |status| Refusal::of_document(document, &status).with_hint_when_refused(hint);
+    let response = answer.map_err(refusal)?.into_inner();
     let outcome = match response.outcome() {
         ApplyOutcome::Created => "created",
         ApplyOutcome::Updated => "updated",
@@ -208,7 +213,9 @@ async fn apply_network(
             break;
         }
     }
-    let response = answer.map_err(|status| Refusal::of_document(document, &status))?.into_inner();
+    let hint = given.0.or(given.1).map(|_| GENERATION_GIVEN);
+    let refusal = |status| Refusal::of_document(document, &status).with_hint_when_refused(hint);
+    let response = answer.map_err(refusal)?.into_inner();
     let outcome = match (&held, response.changed) {
         (None, _) => "created",
         (Some(_), true) => "updated",

@@ -45,7 +45,8 @@ pub(crate) struct CertsArguments {
 }
 
 pub(super) async fn run(session: &Session, arguments: &CertsArguments) -> Result<(), Failure> {
-    let agent = session.agent().await?;
+    // The agent gives up in time and says why; we do not cut it off.
+    let agent = session.patient_agent(arguments.timeout + Duration::from_secs(10)).await?;
     let guest = guest_reference::find(&agent, &arguments.guest).await?;
     let name = full_name(&guest);
     let uid = uid(&guest).to_owned();

@@ -1,5 +1,7 @@
 //! `goliath doctor`.
 
+use std::time::Duration;
+
 use clap::Args;
 use goliath_proto::agent::v1::DoctorRequest;
 
@@ -24,9 +26,12 @@ pub(crate) struct DoctorArguments {
     output: Format,
 }
 
+/// Trying KVM and QEMU takes its time on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 pub(super) async fn run(session: &Session, arguments: &DoctorArguments) -> Result<(), Failure> {
     let response = session
-        .agent()
+        .patient_agent(PATIENCE)
         .await?
         .host()
         .doctor(DoctorRequest {})

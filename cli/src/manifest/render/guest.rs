@@ -134,6 +134,7 @@ struct LifecycleForm {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatusForm {
+    generation: u64,
     phase: &'static str,
     conditions: Vec<ConditionForm>,
     running_generation: u64,
@@ -176,6 +177,7 @@ struct ExitForm {
 impl From<&Guest> for GuestForm {
     fn from(guest: &Guest) -> Self {
         let spec = guest.spec.clone().unwrap_or_default();
+        let status = StatusForm::new(spec.generation, &guest.status.clone().unwrap_or_default());
         Self {
             api_version: API_VERSION,
             kind: "Guest",
@@ -183,12 +185,10 @@ impl From<&Guest> for GuestForm {
                 name: spec.name.clone(),
                 cluster: some_text(&spec.cluster),
                 uid: some_text(&spec.uid),
-                generation: Some(spec.generation),
-                peers_generation: None,
                 labels: spec.labels.clone().into_iter().collect::<BTreeMap<_, _>>(),
             },
             spec: SpecForm::from(spec),
-            status: guest.status.as_ref().map(StatusForm::from),
+            status,
         }
     }
 }
@@ -273,9 +273,10 @@ fn lifecycle(lifecycle: &Lifecycle) -> LifecycleForm {
     }
 }
 
-impl From<&GuestStatus> for StatusForm {
-    fn from(status: &GuestStatus) -> Self {
+impl StatusForm {
+    fn new(generation: u64, status: &GuestStatus) -> Self {
         Self {
+            generation,
             phase: phase(status.phase()),
             conditions: conditions(&status.conditions),
             running_generation: status.running_generation,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use goliath_proto::agent::v1::{Network, NetworkStatus, Peer, PeerEndpoint};
+use goliath_proto::agent::v1::{Network, Peer, PeerEndpoint};
 use serde::Serialize;
 
 use super::{API_VERSION, ConditionForm, Form, Metadata, conditions, some_text};
@@ -46,6 +46,8 @@ struct EndpointForm {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatusForm {
+    generation: u64,
+    peers_generation: u64,
     conditions: Vec<ConditionForm>,
     observed_generation: u64,
     observed_peers_generation: u64,
@@ -59,17 +61,11 @@ impl From<&Network> for NetworkForm {
     fn from(network: &Network) -> Self {
         let spec = network.spec.clone().unwrap_or_default();
         let peers = network.peers.as_ref();
+        let status = network.status.clone().unwrap_or_default();
         Self {
             api_version: API_VERSION,
             kind: "Network",
-            metadata: Metadata {
-                name: spec.cluster,
-                cluster: None,
-                uid: None,
-                generation: Some(spec.generation),
-                peers_generation: peers.map(|peers| peers.generation),
-                labels: BTreeMap::new(),
-            },
+            metadata: Metadata { name: spec.cluster, cluster: None, uid: None, labels: BTreeMap::new() },
             spec: SpecForm {
                 vni: spec.vni,
                 cidr: spec.cidr,
@@ -80,7 +76,17 @@ impl From<&Network> for NetworkForm {
                 dns_servers: spec.dns_servers,
                 peers: peers.map(|peers| peers.peers.iter().map(peer).collect()),
             },
-            status: network.status.as_ref().map(status),
+            status: StatusForm {
+                generation: spec.generation,
+                peers_generation: peers.map_or(0, |peers| peers.generation),
+                conditions: conditions(&status.conditions),
+                observed_generation: status.observed_generation,
+                observed_peers_generation: status.observed_peers_generation,
+                mtu: status.mtu,
+                namespace: status.namespace,
+                ports: status.ports,
+                repairs: status.repairs,
+            },
         }
     }
 }
@@ -96,16 +102,4 @@ fn peer(peer: &Peer) -> PeerForm {
 
 fn endpoint(endpoint: &PeerEndpoint) -> EndpointForm {
     EndpointForm { ipv4_address: endpoint.ipv4_address.clone(), mac_address: some_text(&endpoint.mac_address) }
-}
-
-fn status(status: &NetworkStatus) -> StatusForm {
-    StatusForm {
-        conditions: conditions(&status.conditions),
-        observed_generation: status.observed_generation,
-        observed_peers_generation: status.observed_peers_generation,
-        mtu: status.mtu,
-        namespace: status.namespace.clone(),
-        ports: status.ports,
-        repairs: status.repairs,
-    }
 }
