@@ -7,5 +7,6 @@ mod board;
 mod executor;
 mod facts;
 mod guest;
+pub mod network;
 mod plan;
 mod session;

@@ -23,6 +23,7 @@ pub mod guest;
 pub mod host;
 pub mod https;
 mod lab;
+pub mod namespace;
 pub mod oci_image;
 pub mod pki;
 pub mod process;

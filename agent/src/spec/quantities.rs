@@ -130,6 +130,9 @@ impl fmt::Display for Vni {
 pub struct Mtu(u16);
 
 impl Mtu {
+    /// The largest there is.
+    pub const LARGEST: Self = Self(9216);
+
     /// In bytes.
     pub fn get(self) -> u16 {
         self.0
