@@ -5,6 +5,11 @@
 //! started without that lock.
 
 pub mod arguments;
+mod boot_signal;
+mod console;
+mod console_log;
+mod discovery;
+mod guest_agent;
 pub mod launch;
 mod launcher;
 mod machine;
@@ -13,7 +18,13 @@ mod process;
 pub mod qmp;
 mod readiness;
 mod scope;
+mod shutdown;
 
+pub use boot_signal::{BootSignal, BootWatch, Booted};
+pub use console::{Console, ConsoleSession};
+pub use console_log::{ConsoleLog, LogReader};
+pub use discovery::{Discovery, DiscoveryError, discover, is_guest, known_guests};
+pub use guest_agent::{GuestAgent, GuestAgentError};
 pub use launcher::{Handed, LaunchError, Launcher, LauncherError, Running};
 pub use machine::{
     BootMethod, CertificateVolume, DataDiskFile, DiskFormat, Firmware, HostFacts, MachineConfig, NetworkDevice,
@@ -23,3 +34,4 @@ pub use paths::GuestPaths;
 pub(crate) use process::start_time_of;
 pub use process::{Process, ProcessError, ProcessExit, ProcessRecord, boot_id};
 pub use qmp::{Qmp, QmpError, QmpEvent, QmpEvents, QmpLimits};
+pub use shutdown::{ShutdownEnd, ShutdownPlan, shut_down};

@@ -19,18 +19,9 @@ pub struct BareGuest {
     pub initrd: PathBuf,
 }
 
-/// What `init` loads, in this order; what a kernel has built in is no module of it.
-const MODULES: [&str; 9] = [
-    "button",
-    "evdev",
-    "pvpanic",
-    "pvpanic-pci",
-    "virtio_console",
-    "virtio_blk",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
+/// What `init` loads, and what these need; what a kernel has built in is no module of it.
+const MODULES: [&str; 8] =
+    ["button", "evdev", "pvpanic-pci", "qemu_fw_cfg", "virtio_pci", "virtio_console", "virtio_blk", "virtio_net"];
 
 impl BareGuest {
     /// Downloads kernel and guest agent from Debian where they are not there yet.
@@ -41,10 +32,11 @@ impl BareGuest {
         let lock = fs::File::create(cache.join("lock"))?;
         lock.lock()?;
         let guest = Self { kernel: cache.join("vmlinuz"), initrd: cache.join("initrd") };
-        let made_by = cache.join("init");
+        let made_by = cache.join("made-by");
         let init = include_str!("bare_guest/init");
-        if guest.kernel.exists() && guest.initrd.exists() && fs::read_to_string(&made_by).is_ok_and(|made| made == init)
-        {
+        let recipe = format!("{MODULES:?}\n{init}");
+        let is_made = fs::read_to_string(&made_by).is_ok_and(|made| made == recipe);
+        if is_made && guest.kernel.exists() && guest.initrd.exists() {
             return Ok(guest);
         }
         let work = tempfile::tempdir_in(&cache)?;
@@ -57,7 +49,7 @@ impl BareGuest {
             .args(["-ec", "find . | cpio --quiet -o -H newc | gzip -1 > ../initrd"]))?;
         keep(&work.path().join("initrd"), &guest.initrd)?;
         keep(&find(&kernel.join("boot"), "vmlinuz")?, &guest.kernel)?;
-        fs::write(made_by, init)?;
+        fs::write(made_by, recipe)?;
         Ok(guest)
     }
 }
@@ -93,20 +85,19 @@ fn fill(root: &Path, kernel: &Path, agent: &Path, init: &str) -> anyhow::Result<
     fs::write(&shutdown, "#!/bin/busybox sh\necho SHUTDOWN-BY-AGENT > /dev/ttyS0\nexec /bin/busybox poweroff -f\n")?;
     fs::set_permissions(&shutdown, fs::Permissions::from_mode(0o755))?;
     let mut order = String::new();
-    for module in MODULES {
-        if let Ok(path) = find(&kernel.join("lib/modules"), &format!("{module}.ko")) {
-            let target = root.join("modules").join(format!("{module}.ko"));
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("xz") => run(Command::new("sh")
-                    .args(["-ec", "xz -dc \"$1\" > \"$2\"", "unpack"])
-                    .args([path.as_path(), target.as_path()]))?,
-                _ => {
-                    fs::copy(&path, &target)?;
-                }
+    for path in modules(kernel)? {
+        let name = path.file_name().context("a module without a name")?.to_string_lossy().into_owned();
+        let target = root.join("modules").join(name.trim_end_matches(".xz"));
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("xz") => run(Command::new("sh")
+                .args(["-ec", "xz -dc \"$1\" > \"$2\"", "unpack"])
+                .args([path.as_path(), target.as_path()]))?,
+            _ => {
+                fs::copy(&path, &target)?;
             }
-            order.push_str(module);
-            order.push('\n');
         }
+        order.push_str(name.trim_end_matches(".xz"));
+        order.push('\n');
     }
     fs::write(root.join("modules/order"), order)?;
     let program = agent.join("usr/sbin/qemu-ga");
@@ -122,6 +113,32 @@ fn fill(root: &Path, kernel: &Path, agent: &Path, init: &str) -> anyhow::Result<
         "qemu-ga lacks libraries on this machine"
     );
     Ok(())
+}
+
+/// The files of [`MODULES`] and of what they need, in the order in which they load.
+fn modules(kernel: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let trees = kernel.join("lib/modules");
+    let version = fs::read_dir(&trees)?.next().context("the kernel's package has no modules")??.file_name();
+    run(Command::new("depmod").arg("-b").arg(kernel).arg(&version))?;
+    let mut order = Vec::new();
+    for module in MODULES {
+        let output = Command::new("modprobe")
+            .arg("-d")
+            .arg(kernel)
+            .arg("-S")
+            .arg(&version)
+            .args(["--show-depends", module])
+            .output()
+            .context("cannot run modprobe: apt-get install kmod")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        for path in text.lines().filter_map(|line| line.strip_prefix("insmod ")).map(|path| PathBuf::from(path.trim()))
+        {
+            if !order.contains(&path) {
+                order.push(path);
+            }
+        }
+    }
+    Ok(order)
 }
 
 /// The first file under a directory whose name begins so.

@@ -11,9 +11,11 @@ use std::{
 
 use goliath_agent::{
     config::QemuConfig,
+    observed::ShutdownStep,
     qemu::{
-        BootMethod, GuestPaths, Handed, LaunchError, Launcher, MachineConfig, ProcessExit, QmpError, QmpEvent, Running,
-        VcpuAccelerator, qmp::schema,
+        BootMethod, BootSignal, BootWatch, Console, ConsoleLog, Discovery, GuestPaths, Handed, LaunchError, Launcher,
+        MachineConfig, Process, ProcessExit, ProcessRecord, Qmp, QmpError, QmpEvent, QmpLimits, Running, ShutdownPlan,
+        VcpuAccelerator, arguments::Listener, discover, is_guest, known_guests, qmp::schema, shut_down,
     },
     spec::{ByteSize, GuestUid},
 };
@@ -95,8 +97,8 @@ impl Drop for Host {
     fn drop(&mut self) {
         for entry in fs::read_dir(self.directory.path().join("run/guests")).into_iter().flatten().flatten() {
             let Ok(text) = fs::read(entry.path().join("process.json")) else { continue };
-            let record: goliath_agent::qemu::ProcessRecord = serde_json::from_slice(&text).unwrap();
-            if let Ok(process) = goliath_agent::qemu::Process::open(record.pid, record.start_time) {
+            let Ok(record) = serde_json::from_slice::<ProcessRecord>(&text) else { continue };
+            if let Ok(process) = Process::open(record.pid, record.start_time) {
                 process.kill().unwrap();
             }
         }
@@ -255,4 +257,185 @@ async fn a_panic_a_shutdown_and_a_reset_are_told_apart() {
         assert_eq!(panicked, wish == "guest=panic");
         assert_eq!(running.process.wait_exit().await, ProcessExit::Code(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_is_found_again_by_an_agent_that_knows_nothing_of_it() {
+    let host = Host::new();
+    let machine = Host::paused();
+    let uid = machine.uid;
+    let first = host.launch(machine.clone()).await;
+    let pid = first.process.pid();
+    // All that the first agent knew and held is gone, as after kill -9.
+    drop(first);
+
+    let runtime = host.directory.path().join("run");
+    assert_eq!(known_guests(&runtime).unwrap(), [uid]);
+    let paths = host.paths(uid);
+    let Discovery::Running(process, record) = discover(&paths, uid).await.unwrap() else { panic!("it was not found") };
+    assert_eq!((process.pid(), record.generation), (pid, machine.generation));
+    let (qmp, _events) = Qmp::connect(&paths.socket(Listener::Qmp), QmpLimits::default()).await.unwrap();
+    assert!(is_guest(&qmp, uid).await.unwrap());
+    assert!(!is_guest(&qmp, Host::paused().uid).await.unwrap());
+
+    // A record that says something else makes the QEMU a stranger, and nobody touches it.
+    let recorded = fs::read(paths.process_record()).unwrap();
+    fs::write(paths.process_record(), "{}").unwrap();
+    match discover(&paths, uid).await.unwrap() {
+        Discovery::Stranger { pids, .. } => assert_eq!(pids, [pid]),
+        other => panic!("{other:?}"),
+    }
+    fs::write(paths.process_record(), recorded).unwrap();
+    assert!(!qmp.execute(schema::query_status {}).await.unwrap().running);
+
+    process.kill().unwrap();
+    process.wait_exit().await;
+    assert!(matches!(discover(&paths, uid).await.unwrap(), Discovery::None));
+}
+
+async fn end(host: &Host, running: &Running, grace: Duration) -> (ShutdownStep, Duration) {
+    let began = Instant::now();
+    let plan = ShutdownPlan { started_at: jiff::Timestamp::now(), grace };
+    let socket = host.paths(running.record.uid).socket(Listener::GuestAgent);
+    let end = shut_down(&running.process, Some(&running.qmp), &socket, plan).await.unwrap();
+    (end.step, began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_hears_the_power_button_ends_by_it() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=button")).await;
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
+    let (step, _) = end(&host, &running, Duration::from_mins(1)).await;
+    assert_eq!(step, ShutdownStep::PowerButton);
+    host.wait_for_console(running.record.uid, "BUTTON").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_deaf_to_the_button_ends_by_its_agent() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=agent")).await;
+    let uid = running.record.uid;
+    let mut boot = BootWatch::start(host.paths(uid), running.process.clone(), running.qmp.clone());
+    let booted = tokio::time::timeout(Duration::from_mins(2), boot.booted()).await.unwrap();
+    assert_eq!(booted.signal, BootSignal::GuestAgent);
+    let (step, _) = end(&host, &running, Duration::from_secs(20)).await;
+    assert_eq!(step, ShutdownStep::GuestAgent);
+    host.wait_for_console(uid, "SHUTDOWN-BY-AGENT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_deaf_to_all_ends_by_quit_within_its_grace_time() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=idle")).await;
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
+    let (step, took) = end(&host, &running, Duration::from_secs(3)).await;
+    assert_eq!(step, ShutdownStep::Quit);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_qemu_is_killed_when_the_grace_time_is_over() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=idle")).await;
+    let pid = nix::unistd::Pid::from_raw(running.process.pid());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let (step, took) = end(&host, &running, Duration::from_secs(4)).await;
+    assert_eq!(step, ShutdownStep::Kill);
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(8), "{took:?}");
+    assert_eq!(running.process.wait_exit().await, ProcessExit::Signal(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_ran_is_not_waited_for() {
+    let host = Host::new();
+    let running = host.launch(Host::paused()).await;
+    let (step, took) = end(&host, &running, Duration::from_mins(10)).await;
+    assert_eq!(step, ShutdownStep::Quit);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_goes_on_where_the_agent_before_left_it() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=idle")).await;
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
+    let socket = host.paths(running.record.uid).socket(Listener::GuestAgent);
+    let grace = Duration::from_mins(10);
+    let long_ago = jiff::Timestamp::now() - Duration::from_secs(599);
+    let plan = ShutdownPlan { started_at: long_ago, grace };
+    let end = tokio::time::timeout(Duration::from_secs(30), shut_down(&running.process, None, &socket, plan));
+    assert_eq!(end.await.unwrap().unwrap().step, ShutdownStep::Quit, "without QMP by SIGTERM");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_said_it_is_up_while_no_agent_listened_is_heard() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=ready")).await;
+    let (uid, paths) = (running.record.uid, host.paths(running.record.uid));
+    let log = host.wait_for_console(uid, "GUEST-UP").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!log.contains("NOTIFIED"), "it waits for somebody to listen");
+
+    let mut boot = BootWatch::start(paths.clone(), running.process.clone(), running.qmp.clone());
+    let booted = tokio::time::timeout(Duration::from_secs(30), boot.booted()).await.unwrap();
+    assert_eq!(booted.signal, BootSignal::Notified);
+    host.wait_for_console(uid, "NOTIFIED").await;
+    drop(boot);
+
+    // It says so once; the next agent reads what this one saw.
+    let mut again = BootWatch::start(paths, running.process.clone(), running.qmp.clone());
+    let remembered = tokio::time::timeout(Duration::from_secs(5), again.booted()).await.unwrap();
+    assert_eq!(remembered, booted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_is_shared_both_ways_and_logged_without_anybody_there() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=echo")).await;
+    let uid = running.record.uid;
+    host.wait_for_console(uid, "GUEST-UP").await;
+
+    let console = Console::new(host.paths(uid).socket(Listener::Console));
+    let (mut one, mut two) = (console.attach().await.unwrap(), console.attach().await.unwrap());
+    assert!(one.write("hello\n".into()).await);
+    for session in [&mut one, &mut two] {
+        let mut seen = String::new();
+        while !seen.contains("ECHO hello") {
+            seen.push_str(&String::from_utf8_lossy(&session.read().await.unwrap()));
+        }
+    }
+    host.wait_for_console(uid, "ECHO hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_floods_its_console_fills_no_disk() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=noise")).await;
+    let uid = running.record.uid;
+    host.wait_for_console(uid, "NOISE").await;
+    let path = host.paths(uid).console_log();
+    let log = ConsoleLog::new(path.clone(), ByteSize::bytes(64 << 10));
+    let bounding = tokio::spawn({
+        let log = log.clone();
+        async move { log.keep_bounded().await }
+    });
+    let mut reader = log.reader(None).unwrap();
+    let mut read = 0;
+    let written = || fs::metadata(&path).map(|metadata| metadata.len()).unwrap();
+    while written() < 512 << 10 {
+        let chunk = tokio::time::timeout(Duration::from_secs(30), reader.follow()).await.unwrap().unwrap().unwrap();
+        read += chunk.len();
+        assert!(!chunk.contains(&0), "a hole was read");
+    }
+    assert!(read > 128 << 10, "a follower that keeps up sees it all: {read}");
+    running.process.kill().unwrap();
+    running.process.wait_exit().await;
+    wait_for("the last trim", || {
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(&path).unwrap());
+        (blocks * 512 <= 96 << 10).then_some(())
+    })
+    .await;
+    assert!(!bounding.is_finished());
+    bounding.abort();
 }

@@ -145,9 +145,18 @@ impl Process {
 
     /// SIGKILL. A process that is gone already is no error.
     pub fn kill(&self) -> Result<(), ProcessError> {
-        match pidfd_send_signal(self.descriptor.get_ref(), Signal::KILL) {
+        self.signal(Signal::KILL, "kill")
+    }
+
+    /// SIGTERM, upon which QEMU writes out what it holds and ends. A process that is gone already is no error.
+    pub fn terminate(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::TERM, "terminate")
+    }
+
+    fn signal(&self, signal: Signal, what: &'static str) -> Result<(), ProcessError> {
+        match pidfd_send_signal(self.descriptor.get_ref(), signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(reason) => Err(ProcessError::System { what: "kill", pid: self.pid, source: reason.into() }),
+            Err(reason) => Err(ProcessError::System { what, pid: self.pid, source: reason.into() }),
         }
     }
 }
