@@ -33,6 +33,7 @@ pub struct Registry {
     address: String,
     scheme: &'static str,
     with_password: bool,
+    token: Option<String>,
     namespace: Option<PathBuf>,
     client: Client,
 }
@@ -44,9 +45,22 @@ pub struct RegistryOptions<'a> {
     pub with_password: bool,
     /// Files with a certificate and its key.
     pub tls: Option<(&'a Path, &'a Path)>,
+    /// A token service that it sends its callers to.
+    pub token_service: Option<TokenService<'a>>,
     /// Where it runs, if not in our own network namespace, and on which of its addresses it listens. Then
     /// [`Registry::push_layout`] is the way to fill it.
     pub namespace: Option<(&'a Path, IpAddr)>,
+}
+
+/// Whose tokens a registry takes.
+#[derive(Debug)]
+pub struct TokenService<'a> {
+    /// Its URL.
+    pub realm: &'a str,
+    /// What it calls itself, and the registry.
+    pub name: &'a str,
+    /// The file of the certificate that its tokens are signed with.
+    pub certificate: &'a Path,
 }
 
 impl Registry {
@@ -75,6 +89,7 @@ impl Registry {
             address: String::new(),
             scheme: if options.tls.is_some() { "https" } else { "http" },
             with_password: options.with_password,
+            token: None,
             namespace,
             client: Client::builder().danger_accept_invalid_certs(true).no_proxy().build()?,
         };
@@ -92,6 +107,13 @@ impl Registry {
         // A log that nobody reads would block it.
         thread::spawn(move || lines.for_each(drop));
         Ok(registry)
+    }
+
+    /// Pushes with a token.
+    #[must_use]
+    pub fn with_token(mut self, token: String) -> Self {
+        self.token = Some(token);
+        self
     }
 
     /// Host and port.
@@ -160,7 +182,11 @@ impl Registry {
     }
 
     fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
-        if self.with_password { request.basic_auth(USER, Some(PASSWORD)) } else { request }
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None if self.with_password => request.basic_auth(USER, Some(PASSWORD)),
+            None => request,
+        }
     }
 }
 
@@ -198,6 +224,12 @@ fn configuration(directory: &Path, options: &RegistryOptions<'_>) -> Result<Stri
         let file = directory.join("htpasswd");
         fs::write(&file, HTPASSWD)?;
         configuration["auth"] = serde_json::json!({"htpasswd": {"realm": "lab", "path": file}});
+    }
+    if let Some(TokenService { realm, name, certificate }) = &options.token_service {
+        let token = serde_json::json!({
+            "realm": realm, "service": name, "issuer": name, "rootcertbundle": certificate
+        });
+        configuration["auth"] = serde_json::json!({"token": token});
     }
     // JSON is YAML, but for the version, which must not be taken for text.
     Ok(serde_json::to_string(&configuration)?.replace("\"version\":\"0.1\"", "\"version\":0.1"))

@@ -7,6 +7,7 @@ mod hostile;
 mod proxy;
 mod pulls;
 mod shapes;
+mod tokens;
 mod upkeep;
 
 use std::{

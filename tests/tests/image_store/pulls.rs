@@ -21,7 +21,7 @@ fn image_of(bytes: usize) -> OciImage {
     OciImage::container(&[("disk/guest.raw", &noise(bytes, 11))], Packing::Gzip).unwrap()
 }
 
-fn credentials(registry: &str, user: &str, password: &str) -> (TempDir, PathBuf) {
+pub(crate) fn credentials(registry: &str, user: &str, password: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     let config = serde_json::json!({"auths": {registry: {"username": user, "password": password}}});
