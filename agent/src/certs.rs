@@ -8,6 +8,7 @@
 //! issuer sees a signing request, the directory is on a tmpfs, and nothing else holds a key.
 
 mod check;
+mod disk;
 mod issuer;
 mod keeper;
 mod key;

@@ -36,7 +36,10 @@ use super::{
     schedule::{Urgency, next_attempt, next_renewal},
     volume::{Held, Issued, Record, Volume, VolumeError},
 };
-use crate::spec::{CertificateName, CertificateRequest, ClusterName, GuestUid};
+use crate::{
+    files,
+    spec::{CertificateName, CertificateRequest, ClusterName, GuestUid},
+};
 
 /// Clocks are set and machines sleep: no wait is trusted for longer.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -51,6 +54,9 @@ pub struct KeeperConfig {
     pub cluster: ClusterName,
     /// The guest's certificate directory, on a tmpfs; made if it is not there.
     pub directory: PathBuf,
+    /// For a guest without virtiofs: where a disk image of the certificates goes, on a tmpfs. It is there, and as new as
+    /// the state that is shown.
+    pub disk: Option<PathBuf>,
     /// What the guest needs; names differ.
     pub requests: Vec<CertificateRequest>,
     /// The host's.
@@ -64,6 +70,7 @@ pub struct CertificateKeeper {
     state: watch::Receiver<KeeperState>,
     task: JoinHandle<()>,
     directory: PathBuf,
+    disk: Option<PathBuf>,
 }
 
 /// Why certificates were not rotated.
@@ -100,18 +107,19 @@ impl CertificateKeeper {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let requests = by_name(config.requests);
         let (publish, state) = watch::channel(KeeperState::all_missing(requests.keys()));
-        let directory = config.directory.clone();
+        let (directory, disk) = (config.directory.clone(), config.disk.clone());
         let task = Task {
             uid: config.uid,
             cluster: config.cluster,
             directory: config.directory,
+            disk: config.disk,
             issuers: config.issuers,
             place: Place::Closed { failures: 0, retry: Timestamp::MIN },
             slots: requests.into_iter().map(|(name, request)| (name, Slot::new(request))).collect(),
             rotations: Vec::new(),
             publish,
         };
-        Self { commands, state, task: tokio::spawn(task.run(receiver)), directory }
+        Self { commands, state, task: tokio::spawn(task.run(receiver)), directory, disk }
     }
 
     /// What is there and what is not; it changes as that does.
@@ -155,11 +163,17 @@ impl CertificateKeeper {
         }
     }
 
-    /// Ends the task and removes the directory.
+    /// Ends the task and removes the directory and the disk.
     pub async fn remove(self) -> Result<(), VolumeError> {
-        let directory = self.directory.clone();
+        let (directory, disk) = (self.directory.clone(), self.disk.clone());
         self.stop().await;
-        blocking(move || Volume::remove(&directory)).await
+        blocking(move || {
+            Volume::remove(&directory)?;
+            let Some(disk) = disk else { return Ok(()) };
+            files::remove(&disk)
+                .map_err(|source| VolumeError::Step { step: format!("remove {}", disk.display()), source })
+        })
+        .await
     }
 }
 
@@ -241,6 +255,7 @@ struct Task {
     uid: GuestUid,
     cluster: ClusterName,
     directory: PathBuf,
+    disk: Option<PathBuf>,
     issuers: Issuers,
     place: Place,
     slots: BTreeMap<CertificateName, Slot>,
@@ -292,8 +307,14 @@ impl Task {
         if retry > now {
             return;
         }
-        let directory = self.directory.clone();
-        self.place = match blocking(move || Volume::open(&directory)).await {
+        let (directory, disk) = (self.directory.clone(), self.disk.clone());
+        let open = move || {
+            let volume = Volume::open(&directory)?;
+            // An agent before this one may not have come to it.
+            disk.map_or(Ok(()), |disk| volume.write_disk(&disk))?;
+            Ok(volume)
+        };
+        self.place = match blocking(open).await {
             Ok(volume) => Place::Open(volume),
             Err(reason) => {
                 let failure = Failure::of_volume(&reason);
@@ -428,8 +449,9 @@ impl Task {
         let keep: BTreeSet<CertificateName> = self.slots.keys().cloned().collect();
         let closed = Place::Closed { failures: 0, retry: Timestamp::now() };
         let Place::Open(mut volume) = std::mem::replace(&mut self.place, closed) else { return Ok(()) };
+        let disk = self.disk.clone();
         let (volume, result) = blocking_infallible(move || {
-            let result = volume.write(&keep, new);
+            let result = volume.write(&keep, new).and_then(|()| disk.map_or(Ok(()), |disk| volume.write_disk(&disk)));
             (volume, result)
         })
         .await?;

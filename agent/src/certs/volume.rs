@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{
     check::{self, Leaf},
+    disk::{self, Directory},
     issuer::IssuedCertificate,
     key::{self, PrivateKey},
     memory::{NotInMemory, require_memory},
@@ -171,6 +172,21 @@ impl Volume {
         }
         files::remove_directory(directory)
             .map_err(|source| VolumeError::Step { step: format!("remove {}", directory.display()), source })
+    }
+
+    /// Writes what is shown to a disk image too.
+    pub(super) fn write_disk(&self, image: &Path) -> Result<(), VolumeError> {
+        let failed = |source| VolumeError::Step { step: format!("write {}", image.display()), source };
+        let parent = image.parent().unwrap_or(image);
+        require_memory(parent).map_err(VolumeError::NotInMemory)?;
+        let mut directories = Vec::new();
+        for name in self.held.keys() {
+            let directory = self.data().join(name.as_str());
+            let content = |file| fs::read(directory.join(file)).map(|content| (file, Zeroizing::new(content)));
+            let files = FILES.into_iter().map(content).collect::<io::Result<_>>().map_err(failed)?;
+            directories.push(Directory { name: name.to_string(), files });
+        }
+        disk::write(image, &directories).map_err(failed)
     }
 
     fn data(&self) -> PathBuf {

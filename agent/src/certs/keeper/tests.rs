@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::{self, Read as _},
     path::Path,
     sync::{
         Arc,
@@ -41,6 +42,31 @@ impl Issuer for Switch {
     }
 }
 
+/// A guest cannot write to its disk.
+struct ReadOnly(fs::File);
+
+impl io::Read for ReadOnly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl io::Write for ReadOnly {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for ReadOnly {
+    fn seek(&mut self, position: io::SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
+    }
+}
+
 struct Lab {
     memory: tempfile::TempDir,
     switch: Arc<Switch>,
@@ -59,6 +85,19 @@ impl Lab {
         self.memory.path().join("guest/certificates")
     }
 
+    fn disk(&self) -> PathBuf {
+        self.memory.path().join("certificates.img")
+    }
+
+    /// What a guest without virtiofs reads.
+    fn on_disk(&self, path: &str) -> String {
+        let image = fs::File::open(self.disk()).unwrap();
+        let file_system = fatfs::FileSystem::new(ReadOnly(image), fatfs::FsOptions::new()).unwrap();
+        let mut content = String::new();
+        file_system.root_dir().open_file(path).unwrap().read_to_string(&mut content).unwrap();
+        content
+    }
+
     fn keeper(&self, requests: Vec<CertificateRequest>) -> CertificateKeeper {
         self.keeper_in(&self.directory(), requests)
     }
@@ -69,6 +108,7 @@ impl Lab {
             uid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
             cluster: "acme".parse().unwrap(),
             directory: directory.to_owned(),
+            disk: Some(self.disk()),
             requests,
             issuers: Issuers::new([("local".parse().unwrap(), issuer)]),
         })
@@ -185,6 +225,7 @@ async fn a_rotation_answers_with_what_is_there_afterwards() {
     assert_ne!(rotated[0].serial_number, node);
     assert_eq!((rotated[0].generation, serial(&keeper, "node")), (2, rotated[0].serial_number.clone()));
     assert_eq!(serial(&keeper, "etcd"), etcd);
+    assert_eq!(lab.on_disk("node/tls.crt"), rotated[0].certificate_chain);
     let unknown = keeper.rotate(&["nobody".parse().unwrap()], Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(unknown.to_string(), "the guest has no certificate `nobody`");
 }
@@ -228,6 +269,7 @@ async fn stopping_keeps_the_files_and_removing_leaves_nothing() {
     until(&keeper, "the certificate", KeeperState::all_present).await;
     keeper.stop().await;
     assert!(lab.directory().join("node/tls.crt").exists());
+    assert!(lab.disk().exists());
     lab.keeper(vec![request("node")]).remove().await.unwrap();
-    assert!(!lab.directory().exists());
+    assert!(!lab.directory().exists() && !lab.disk().exists());
 }
