@@ -21,7 +21,7 @@ pub struct ClusterPlan {
     egress: bool,
 }
 
-/// A cluster whose network is there.
+/// A cluster whose network was asked for.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     inner: Arc<Inner>,
@@ -69,13 +69,13 @@ impl ClusterPlan {
         self
     }
 
-    /// Makes its network on these hosts, each told of the others, and waits until it is ready.
+    /// Asks for its network on these hosts, each told of the others.
     pub async fn over(self, hosts: &[&Host]) -> Result<Cluster> {
         let hosts = hosts.iter().map(|host| (*host).clone()).collect();
         let cluster = Cluster { inner: Arc::new(Inner { plan: self, hosts, members: Mutex::default() }) };
         for host in &cluster.inner.hosts {
             let request = ApplyNetworkRequest { spec: Some(cluster.network_on(host)), ..Default::default() };
-            host.client().await?.networks().apply_network(request).await?;
+            host.operator().await?.networks().apply_network(request).await?;
         }
         cluster.tell_peers().await?;
         Ok(cluster)
@@ -140,7 +140,7 @@ impl Cluster {
     pub async fn delete(&self) -> Result<()> {
         for host in &self.inner.hosts {
             let request = DeleteNetworkRequest { cluster: self.name().to_owned() };
-            host.client().await?.networks().delete_network(request).await?;
+            host.operator().await?.networks().delete_network(request).await?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Cluster {
                 peers: Some(PeerList { generation, peers }),
                 ..Default::default()
             };
-            host.client().await?.networks().apply_network(request).await?;
+            host.operator().await?.networks().apply_network(request).await?;
             anyhow::Ok(())
         });
         futures::future::try_join_all(tell).await?;

@@ -42,7 +42,12 @@ impl Console {
 
     /// Reads until a text comes, and gives what came before it.
     pub async fn expect(&mut self, text: &str) -> Result<String> {
-        let expected = tokio::time::timeout(LIMIT, self.read_until(text));
+        self.expect_within(LIMIT, text).await
+    }
+
+    /// As [`Console::expect`], with a time limit of its own.
+    pub async fn expect_within(&mut self, limit: Duration, text: &str) -> Result<String> {
+        let expected = tokio::time::timeout(limit, self.read_until(text));
         match expected.await {
             Ok(before) => before,
             Err(_) => bail!("the console did not say {text:?}; it said {:?}", self.seen),

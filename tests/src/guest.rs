@@ -5,8 +5,8 @@ use std::{collections::HashMap, net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use goliath_proto::agent::v1::{
     self as api, ApplyGuestRequest, ApplyGuestResponse, ConditionStatus, ConsoleLogRequest, DeleteGuestRequest,
-    GetGuestRequest, GuestPhase, GuestSpec, ListCertificatesRequest, PeerEndpoint, RotateCertificatesRequest,
-    WatchGuestsRequest, boot, seed, watch_guests_response,
+    GetGuestRequest, GuestPhase, GuestSpec, ListCertificatesRequest, ListGuestsRequest, PeerEndpoint,
+    RotateCertificatesRequest, WatchGuestsRequest, boot, seed, watch_guests_response,
 };
 use tonic::Code;
 
@@ -150,7 +150,7 @@ impl PlacedGuest {
     pub async fn try_apply(&mut self) -> Result<Result<ApplyGuestResponse, tonic::Status>> {
         let spec = self.spec().await?;
         let request = ApplyGuestRequest { spec: Some(spec), dry_run: false };
-        let reply = self.host.client().await?.guests().apply_guest(request).await;
+        let reply = self.host.operator().await?.guests().apply_guest(request).await;
         Ok(reply.map(tonic::Response::into_inner))
     }
 
@@ -214,7 +214,7 @@ impl Guest {
         spec.generation += 1;
         change(&mut spec);
         let request = ApplyGuestRequest { spec: Some(spec.clone()), dry_run: false };
-        let reply = self.host.client().await?.guests().apply_guest(request).await?.into_inner();
+        let reply = self.host.operator().await?.guests().apply_guest(request).await?.into_inner();
         self.spec = spec;
         Ok(reply)
     }
@@ -295,27 +295,37 @@ impl Guest {
 
     /// Asks for its end, and waits until nothing is told of it any more.
     pub async fn delete(&self) -> Result<()> {
-        let client = self.host.client().await?;
-        let from = client.guests().list_guests(api::ListGuestsRequest::default()).await?.into_inner().revision;
-        let request = WatchGuestsRequest { revision: from, cluster: self.cluster.name().to_owned() };
-        let mut changes = client.guests().watch_guests(request).await?.into_inner();
-        client.guests().delete_guest(DeleteGuestRequest { uid: self.spec.uid.clone() }).await?;
-        let gone = tokio::time::timeout(LIMIT, async {
-            while let Some(change) = changes.message().await? {
-                let uid = change.guest.and_then(|guest| guest.spec).map(|spec| spec.uid);
-                if change.kind == i32::from(watch_guests_response::Kind::Deleted)
-                    && uid.as_ref() == Some(&self.spec.uid)
-                {
-                    return Ok(());
-                }
-            }
-            bail!("the agent ended the watch")
-        });
-        match gone.await {
+        let request = DeleteGuestRequest { uid: self.spec.uid.clone() };
+        self.host.client().await?.guests().delete_guest(request).await?;
+        self.until_gone().await
+    }
+
+    /// Waits for the end of a delete that was asked for, and tells the other hosts.
+    pub async fn until_gone(&self) -> Result<()> {
+        match tokio::time::timeout(LIMIT, self.watch_end()).await {
             Ok(outcome) => outcome?,
             Err(_) => bail!("{} was not gone within {LIMIT:?}: {}", self.name(), describe(&self.status().await?)),
         }
         self.cluster.remove(self.uid()).await
+    }
+
+    async fn watch_end(&self) -> Result<()> {
+        let mut client = self.host.client().await?.guests();
+        let cluster = self.cluster.name().to_owned();
+        let listed = client.list_guests(ListGuestsRequest { cluster: cluster.clone() }).await?.into_inner();
+        let is_mine = |guest: &api::Guest| guest.spec.as_ref().is_some_and(|spec| spec.uid == self.spec.uid);
+        if !listed.guests.iter().any(is_mine) {
+            return Ok(());
+        }
+        let request = WatchGuestsRequest { revision: listed.revision, cluster };
+        let mut changes = client.watch_guests(request).await?.into_inner();
+        while let Some(change) = changes.message().await? {
+            let deleted = change.kind == i32::from(watch_guests_response::Kind::Deleted);
+            if deleted && change.guest.as_ref().is_some_and(is_mine) {
+                return Ok(());
+            }
+        }
+        bail!("the agent ended the watch")
     }
 
     /// Whether its agent has never heard of it, or has forgotten it.
@@ -394,6 +404,21 @@ impl Guest {
         let namespace = self.network_namespace().await?;
         let (_, served) = https::get_https(&namespace, self.address, authority, &self.dns_name()).await?;
         Ok(served)
+    }
+
+    /// Asks over TLS, again and again, until it serves what is wanted. A certificate that changes tells nobody.
+    pub async fn until_it_serves(&self, authority: &str, wanted: impl Fn(&Served) -> bool) -> Result<Served> {
+        let mut attempts = tokio::time::interval(Duration::from_millis(200));
+        let asked = tokio::time::timeout(LIMIT, async {
+            loop {
+                attempts.tick().await;
+                let served = self.serves(authority).await?;
+                if wanted(&served) {
+                    return anyhow::Ok(served);
+                }
+            }
+        });
+        asked.await.with_context(|| format!("{} did not serve another certificate within {LIMIT:?}", self.name()))?
     }
 
     async fn network_namespace(&self) -> Result<std::path::PathBuf> {

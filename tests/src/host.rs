@@ -4,12 +4,19 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -17,7 +24,10 @@ use crate::{
     lab::Shared,
     pki::Purpose,
     process::{self, Process},
-    program, scratch,
+    program,
+    relay::Relay,
+    scratch,
+    vault::{TokenLife, Vault},
 };
 
 const API_PORT: u16 = 7443;
@@ -30,6 +40,7 @@ pub struct HostPlan {
     issuers: String,
     images: String,
     capacity: String,
+    reached: Vec<SocketAddr>,
 }
 
 /// A host with an agent.
@@ -46,6 +57,7 @@ struct Inner {
     directory: PathBuf,
     files: AgentFiles,
     agent: Mutex<Option<AgentProcess>>,
+    _relays: Vec<Relay>,
 }
 
 impl HostPlan {
@@ -56,7 +68,42 @@ impl HostPlan {
             issuers: String::new(),
             images: String::new(),
             capacity: "reserved_memory_mib = 256\nreserved_disk_mib = 64\nvcpu_ratio = 32.0\n".to_owned(),
+            reached: Vec::new(),
         }
+    }
+
+    /// Has a service that listens on the lab's loopback answer at the same address on this host.
+    #[must_use]
+    pub fn reaching(mut self, service: SocketAddr) -> Self {
+        self.reached.push(service);
+        self
+    }
+
+    /// Has the agent log in to a Vault by AppRole, for these clusters; the issuer's name is `vault`.
+    pub async fn trusting(self, vault: &Vault, clusters: &[&str]) -> Result<Self> {
+        let role = vault.enable_app_role(&self.name, clusters, TokenLife::default()).await?;
+        let directory = self.shared.scratch.directory(&self.name)?;
+        let token = directory.join("wrapped-secret-id");
+        write_private(&token, &vault.wrapped_secret_id(&role).await?)?;
+        let mut settings = format!("kind = \"vault\"\naddress = \"{}\"\n", vault.address());
+        if let Some(authorities) = vault.authorities() {
+            let _ = writeln!(settings, "certificate_authorities = \"{}\"", authorities.display());
+        }
+        let _ = writeln!(
+            settings,
+            "auth = {{ method = \"approle\", role_id = \"{}\", wrapped_secret_id_file = \"{}\" }}",
+            role.role_id,
+            token.display()
+        );
+        let address = vault.address();
+        let (_, listener) = address.split_once("://").context("Vault's address has no scheme")?;
+        Ok(self.issuer("vault", &settings).reaching(listener.parse()?))
+    }
+
+    /// Has the agent fetch images from a registry of the underlay, given as `address:port`, without TLS.
+    #[must_use]
+    pub fn pulling_from(self, registry: &str) -> Self {
+        self.images(&format!("plain_http = [\"{registry}\"]"))
     }
 
     /// Adds an issuer beside `local`, which is always there; `settings` are lines of its section.
@@ -83,7 +130,7 @@ impl HostPlan {
     }
 
     /// Makes the host, without an agent yet.
-    pub fn plug_in(self) -> Result<Host> {
+    pub async fn plug_in(self) -> Result<Host> {
         let address = self.shared.next_address();
         let namespace = self.shared.underlay.plug(&self.name, address)?;
         let scratch = &self.shared.scratch;
@@ -105,6 +152,10 @@ impl HostPlan {
         fs::write(pki.join("ca.crt"), self.shared.authority.certificate())?;
         self.shared.issuer.write(&pki.join("issuer.crt"), &pki.join("issuer.key"))?;
         fs::write(&files.config, self.config(&directory, address)?)?;
+        let mut relays = Vec::new();
+        for service in &self.reached {
+            relays.push(Relay::start(&files.namespace, *service).await?);
+        }
         let inner = Inner {
             shared: Arc::clone(&self.shared),
             name: self.name,
@@ -112,6 +163,7 @@ impl HostPlan {
             directory,
             files,
             agent: Mutex::new(None),
+            _relays: relays,
         };
         let host = Host { inner: Arc::new(inner) };
         self.shared.remember_log(&host.inner.name, &host.inner.files.log);
@@ -120,7 +172,7 @@ impl HostPlan {
 
     /// Makes the host and starts its agent.
     pub async fn start(self) -> Result<Host> {
-        let host = self.plug_in()?;
+        let host = self.plug_in().await?;
         host.start_agent().await?;
         Ok(host)
     }
@@ -276,6 +328,13 @@ impl Host {
         Ok(processes)
     }
 
+    /// Waits until its agent has removed the namespaces of all clusters.
+    pub async fn until_no_networks(&self) -> Result<()> {
+        let directory = self.cluster_namespaces();
+        let waited = tokio::task::spawn_blocking(move || until_empty(&directory, Duration::from_secs(20)));
+        waited.await?.with_context(|| format!("the agent of {} does not remove its networks", self.name()))
+    }
+
     /// Every trace of a guest's uid: files, directories, processes, mounts. The agent's log is not one.
     pub async fn traces_of(&self, uid: &str) -> Result<Vec<String>> {
         let mut traces = Vec::new();
@@ -294,6 +353,28 @@ impl Host {
         }
         Ok(traces)
     }
+}
+
+fn until_empty(directory: &Path, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    let removals = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    removals.add_watch(directory, AddWatchFlags::IN_DELETE)?;
+    loop {
+        let left: Vec<PathBuf> = fs::read_dir(directory)?.flatten().map(|entry| entry.path()).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let patience = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()))?;
+        let seen = poll(&mut [PollFd::new(removals.as_fd(), PollFlags::POLLIN)], patience)?;
+        anyhow::ensure!(seen > 0, "after {limit:?} these are left: {left:?}");
+        // What was removed is seen in the directory itself.
+        removals.read_events()?;
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn files_named(directory: &Path, part: &str, found: &mut Vec<String>) -> Result<()> {

@@ -29,6 +29,7 @@ pub mod pki;
 pub mod process;
 pub mod program;
 pub mod registry;
+mod relay;
 pub mod scratch;
 pub mod underlay;
 pub mod vault;

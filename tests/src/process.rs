@@ -1,4 +1,4 @@
-//! Processes of one lab: known by the lab's directory, whose name is unique, in their arguments.
+//! Processes of one lab: known by the lab's directory, whose name is unique, in their arguments or open files.
 
 use std::{
     ffi::OsStr,
@@ -43,7 +43,16 @@ impl Process {
 
     /// SIGKILL.
     pub fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.descriptor, Signal::KILL) {
+        self.signal(Signal::KILL)
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.descriptor, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -57,22 +66,32 @@ impl Process {
     }
 }
 
-/// The processes that have `directory` in their arguments.
+/// The processes that have `directory` in their arguments, or an open file below it.
 pub fn running_in(directory: &Path) -> Result<Vec<Process>> {
+    let own = fs::read_link("/proc/self/exe").context("cannot read /proc")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if mentions(&arguments, directory.as_os_str())
-            && pid.cast_unsigned() != std::process::id()
+        // A child of this program that did not become another one yet has our files, and ends by itself.
+        let is_mine = || fs::read_link(entry.path().join("exe")).is_ok_and(|program| program == own);
+        if belongs(&entry.path(), directory)
+            && !is_mine()
             && let Some(process) = Process::open(pid)?
             // Once more, of the process that is now held.
-            && process.command.contains(&*directory.to_string_lossy())
+            && belongs(&entry.path(), directory)
         {
             found.push(process);
         }
     }
     Ok(found)
+}
+
+fn belongs(process: &Path, directory: &Path) -> bool {
+    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+    mentions(&arguments, directory.as_os_str()) || {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(directory))
+    }
 }
 
 /// Ends them all, again and again until no new one has come.

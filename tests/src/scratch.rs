@@ -4,12 +4,16 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::{process, underlay};
+use crate::{
+    process::{self, Process},
+    underlay,
+};
 
 /// Short: a Unix socket's path has 107 bytes at most.
 const ROOT: &str = "/tmp/goliath-lab";
@@ -20,7 +24,6 @@ pub const OWNER: &str = "owner";
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
-    keep: bool,
 }
 
 impl Scratch {
@@ -36,7 +39,7 @@ impl Scratch {
         let path = Path::new(ROOT).join(name);
         remove(&path)?;
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let scratch = Self { path, keep: false };
+        let scratch = Self { path };
         // QEMU's user must get through to what it is given.
         fs::set_permissions(&scratch.path, fs::Permissions::from_mode(0o755))?;
         fs::write(scratch.path.join(OWNER), own_identity()?)?;
@@ -67,28 +70,35 @@ impl Scratch {
             .with_context(|| format!("cannot mount a tmpfs at {}", path.display()))?;
         Ok(path)
     }
-
-    /// Leaves everything as it is when this is dropped, until [`remove`].
-    pub fn keep(&mut self) -> Result<()> {
-        self.keep = true;
-        // Nobody's: a sweep leaves it alone.
-        Ok(fs::remove_file(self.path.join(OWNER))?)
-    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = remove(&self.path)
-        {
+        if let Err(error) = remove(&self.path) {
             eprintln!("the lab could not clean up: {error:#}");
         }
     }
 }
 
-/// Ends, unmounts and removes everything of the lab of this name; nothing where there is none.
-pub fn remove_named(name: &str) -> Result<()> {
-    remove(&Path::new(ROOT).join(name))
+/// Asks the process that answers for the lab of this name to end, waits for that, and removes what is left.
+///
+/// False where there is no such lab.
+pub fn remove_named(name: &str) -> Result<bool> {
+    let path = Path::new(ROOT).join(name);
+    if !path.exists() {
+        return Ok(false);
+    }
+    if let Ok(owner) = fs::read_to_string(path.join(OWNER))
+        && let Some((pid, _)) = owner.split_once(' ')
+        && let Some(process) = Process::open(pid.parse()?)?
+        // The process that is held is the one that is meant.
+        && identity(pid).is_ok_and(|now| now == owner)
+    {
+        process.terminate()?;
+        process.wait(Duration::from_secs(30))?;
+    }
+    remove(&path)?;
+    Ok(true)
 }
 
 fn remove(path: &Path) -> Result<()> {
