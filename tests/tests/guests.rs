@@ -1,0 +1,12 @@
+//! What guests are for, end to end: the real agent, real QEMU, real networks.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs)]
+
+mod guests {
+    mod certificates;
+    mod debian;
+    mod kill;
+    mod life;
+    mod main_job;
+    mod refusals;
+}

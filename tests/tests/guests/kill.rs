@@ -1,0 +1,131 @@
+//! The agent may die at any moment: no guest is lost, doubled or stopped.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use goliath_lab::{Guest, Host, Lab, run};
+use goliath_proto::agent::v1::GuestPhase;
+
+async fn is_the_same_run(host: &Host, guest: &Guest, boot_id: &str, pid: i32) -> Result<()> {
+    let status = guest.until_booted().await?;
+    assert_eq!(
+        status.process.as_ref().map(|process| process.pid),
+        Some(pid),
+        "{}",
+        goliath_lab::guest::describe(&status)
+    );
+    assert_eq!(status.restart_count, 0);
+    assert_eq!(guest.report().await?.boot_id, boot_id, "the guest was booted anew");
+    assert_eq!(host.qemus_of(guest.uid()).await?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_killed_agent_comes_back_and_its_guests_never_noticed() {
+    run(async |lab: &Lab| {
+        let (a, b) = (lab.host("a").start().await?, lab.host("b").start().await?);
+        let cluster = lab.cluster("blue").over(&[&a, &b]).await?;
+        let certified = cluster.guest("worker-0").certificate("local", Duration::from_hours(1));
+        let guest = certified.on(&a).apply().await?;
+        let neighbour = cluster.guest("worker-1").on(&b).apply().await?;
+        neighbour.until_booted().await?;
+        let pid = guest.until_booted().await?.process.unwrap().pid;
+        let boot_id = guest.report().await?.boot_id;
+        let before = guest.serves(lab.issuer().certificate()).await?;
+
+        a.kill_agent().await?;
+        assert!(neighbour.pings(guest.address()).await?, "a guest without an agent lost its network");
+        a.start_agent().await?;
+        is_the_same_run(&a, &guest, &boot_id, pid).await?;
+        assert_eq!(guest.serves(lab.issuer().certificate()).await?, before);
+        assert!(guest.pings(neighbour.address()).await?);
+
+        // It is still ours to act on: the console, the certificates, its end.
+        guest.rotate_certificates().await?;
+        assert_ne!(guest.serves(lab.issuer().certificate()).await?, before);
+        assert_eq!(guest.report().await?.boot_id, boot_id);
+
+        a.stop_agent().await?;
+        a.start_agent().await?;
+        is_the_same_run(&a, &guest, &boot_id, pid).await?;
+        guest.delete().await?;
+        assert_eq!(a.traces_of(guest.uid()).await?, Vec::<String>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_killed_while_it_launches_starts_no_second_qemu() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let cluster = lab.cluster("blue").over(&[&host]).await?;
+        // From "accepted" to "running" it takes some 100 ms on a quiet machine.
+        for (round, after) in [0, 20, 50, 80, 120, 180, 260].into_iter().map(Duration::from_millis).enumerate() {
+            let guest = cluster.guest(&format!("worker-{round}")).on(&host).apply().await?;
+            tokio::time::sleep(after).await;
+            host.kill_agent().await?;
+            host.start_agent().await?;
+            guest.until_running().await?;
+            assert_eq!(host.qemus_of(guest.uid()).await?.len(), 1, "killed after {after:?}");
+            guest.delete().await?;
+            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "killed after {after:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_killed_during_a_delete_finishes_it() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let cluster = lab.cluster("blue").over(&[&host]).await?;
+        for (round, after) in [0, 30, 300].into_iter().map(Duration::from_millis).enumerate() {
+            let guest = cluster.guest(&format!("worker-{round}")).on(&host).apply().await?;
+            guest.until_booted().await?;
+            let request = goliath_proto::agent::v1::DeleteGuestRequest { uid: guest.uid().to_owned() };
+            host.client().await?.guests().delete_guest(request).await?;
+            tokio::time::sleep(after).await;
+            host.kill_agent().await?;
+            host.start_agent().await?;
+            guest.until_gone().await?;
+            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "killed after {after:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_guest_that_ended_while_no_agent_watched_is_started_again() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let guest = lab.cluster("blue").over(&[&host]).await?.guest("worker-0").on(&host).apply().await?;
+        guest.until_booted().await?;
+        let qemus = host.qemus_of(guest.uid()).await?;
+        host.kill_agent().await?;
+        for qemu in &qemus {
+            qemu.kill()?;
+            assert!(qemu.wait(Duration::from_secs(10))?);
+        }
+        host.start_agent().await?;
+        let status = guest.until_restarted(1).await?;
+        assert_eq!(status.last_exit.unwrap().reason(), goliath_proto::agent::v1::ExitReason::Unobserved);
+        assert_eq!(host.qemus_of(guest.uid()).await?.len(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_qemu_is_a_crash_and_is_started_again() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let guest = lab.cluster("blue").over(&[&host]).await?.guest("worker-0").on(&host).apply().await?;
+        guest.until_booted().await?;
+        for qemu in host.qemus_of(guest.uid()).await? {
+            qemu.kill()?;
+        }
+        let status = guest.until_restarted(1).await?;
+        assert_eq!(status.last_exit.as_ref().unwrap().reason(), goliath_proto::agent::v1::ExitReason::Crashed);
+        assert_eq!(status.phase(), GuestPhase::Running);
+        Ok(())
+    });
+}
