@@ -1,6 +1,7 @@
 //! Which guest a person means: `cluster/name`, a name that only one has, or a uid.
 
-use goliath_proto::agent::v1::{Guest, ListGuestsRequest};
+use goliath_proto::agent::v1::{GetGuestRequest, Guest, ListGuestsRequest};
+use tonic::Code;
 
 use crate::{
     connection::Agent,
@@ -74,7 +75,7 @@ pub(crate) fn choose(mut guests: Vec<Guest>, reference: &str) -> Result<Guest, R
                 return Err(ReferenceError::not_found("guest", reference, names));
             }
             let error = ReferenceError::not_found("guest", reference, names.map(|name| bare(&name)));
-            Err(in_full(error, &guests))
+            Err(with_cluster(error, &guests))
         }
         several => {
             let candidates = several.iter().filter_map(|at| guests.get(*at)).map(full_name).collect();
@@ -83,7 +84,7 @@ pub(crate) fn choose(mut guests: Vec<Guest>, reference: &str) -> Result<Guest, R
     }
 }
 
-fn in_full(error: ReferenceError, guests: &[Guest]) -> ReferenceError {
+fn with_cluster(error: ReferenceError, guests: &[Guest]) -> ReferenceError {
     match error {
         ReferenceError::NotFound { kind, name, closest: Some(closest) } => {
             let named = guests.iter().find(|guest| guest.spec.as_ref().is_some_and(|spec| spec.name == closest));
@@ -108,6 +109,15 @@ pub(crate) async fn list(agent: &Agent) -> Result<Vec<Guest>, Failure> {
     let mut guests = response.into_inner().guests;
     guests.sort_by_key(full_name);
     Ok(guests)
+}
+
+/// With the documents of its seed, which lists and watches leave out; none where it is gone meanwhile.
+pub(crate) async fn in_full(agent: &Agent, guest: &Guest) -> Result<Option<Guest>, Failure> {
+    match agent.guests().get_guest(GetGuestRequest { uid: uid(guest).to_owned() }).await {
+        Ok(response) => Ok(response.into_inner().guest),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(Refusal::new(format!("get guest {}", full_name(guest)), &status).into()),
+    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Refusal {
         Self(Box::new(Answer {
             action: action.into(),
             code: status.code(),
-            message: status.message().to_owned(),
+            message: message(status),
             details: details(status, None),
             origin: Origin::of(status),
             hint: None,
@@ -148,6 +148,15 @@ impl fmt::Display for Refusal {
 
 impl Error for Refusal {}
 
+/// The fields are told one by one below: there the message only counts them.
+fn message(status: &Status) -> String {
+    match status.get_details_bad_request().map_or(0, |request| request.field_violations.len()) {
+        0 => status.message().to_owned(),
+        1 => "the agent does not accept a field".to_owned(),
+        fields => format!("the agent does not accept {fields} fields"),
+    }
+}
+
 fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
     let details = status.get_error_details();
     let mut lines = Vec::new();
@@ -157,8 +166,10 @@ fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
     };
     for violation in details.bad_request().map(|request| &request.field_violations).into_iter().flatten() {
         lines.push(match document {
-            Some(document) => Detail::InFile(document.complaint(&violation.field, &violation.description).to_string()),
-            None => line(&violation.field, &violation.description),
+            Some(document) if !violation.field.is_empty() => {
+                Detail::InFile(document.complaint(&violation.field, &violation.description).to_string())
+            }
+            _ => line(&violation.field, &violation.description),
         });
     }
     for violation in details.precondition_failure().map(|failure| &failure.violations).into_iter().flatten() {
@@ -170,7 +181,10 @@ fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
     for link in details.help().map(|help| &help.links).into_iter().flatten() {
         lines.push(line(&link.url, &link.description));
     }
-    // What only repeats the message tells nothing new.
-    lines.retain(|detail| !matches!(detail, Detail::Line { description, .. } if description == status.message()));
+    // What the message says already tells nothing new.
+    let told = |detail: &Detail| matches!(detail, Detail::Line { subject, description } if !subject.is_empty() && status.message().contains(description.as_str()));
+    if details.bad_request().is_none() {
+        lines.retain(|detail| !told(detail));
+    }
     lines
 }

@@ -72,7 +72,8 @@ pub(super) async fn run(session: &Session, arguments: &GetArguments) -> Result<(
     match arguments.kind {
         Kind::Guests if arguments.watch => watch(session, arguments, &agent).await,
         Kind::Guests => {
-            let guests = guests(&agent, name).await?;
+            let structured = matches!(arguments.output, Format::Json | Format::Yaml);
+            let guests = guests(&agent, name, structured).await?;
             show.table(&guest::table(&guests, wide, now), "no guests on this host", &structured::guests(&guests))
         }
         Kind::Hosts => {
@@ -114,11 +115,20 @@ impl Show<'_> {
     }
 }
 
-async fn guests(agent: &Agent, name: Option<&str>) -> Result<Vec<Guest>, Failure> {
-    match name {
-        Some(name) => Ok(vec![guest_reference::find(agent, name).await?]),
-        None => guest_reference::list(agent).await,
+/// What is printed to be applied again must have its seed: without, a guest would lose it.
+async fn guests(agent: &Agent, name: Option<&str>, with_seeds: bool) -> Result<Vec<Guest>, Failure> {
+    let brief = match name {
+        Some(name) => vec![guest_reference::find(agent, name).await?],
+        None => guest_reference::list(agent).await?,
+    };
+    if !with_seeds {
+        return Ok(brief);
     }
+    let mut guests = Vec::with_capacity(brief.len());
+    for guest in brief {
+        guests.extend(guest_reference::in_full(agent, &guest).await?);
+    }
+    Ok(guests)
 }
 
 /// The host of this agent; a name, where given, must be its own.
@@ -213,8 +223,12 @@ async fn watch(session: &Session, arguments: &GetArguments, agent: &Agent) -> Re
             }
             // What is gone is nothing to print: its last state would look as if it were there.
             Format::Json | Format::Yaml if gone => {}
-            Format::Json => print(&Notation::Json.streamed(&GuestForm::from(&*guest)))?,
-            Format::Yaml => print(&Notation::Yaml.streamed(&GuestForm::from(&*guest)))?,
+            format => {
+                let notation = if format == Format::Json { Notation::Json } else { Notation::Yaml };
+                if let Some(guest) = guest_reference::in_full(agent, &guest).await? {
+                    print(&notation.streamed(&GuestForm::from(&guest)))?;
+                }
+            }
         }
     }
 }

@@ -1,12 +1,20 @@
 use goliath_proto::agent::v1::{
-    ApplyGuestRequest, ApplyGuestResponse, ApplyOutcome, DeleteGuestRequest, DeleteGuestResponse, GetGuestRequest,
-    GetGuestResponse, Guest, GuestStatus, ListGuestsRequest, ListGuestsResponse, WatchGuestsRequest,
-    WatchGuestsResponse, guest_service_server::GuestService,
+    ApplyGuestRequest, ApplyGuestResponse, ApplyOutcome, CloudInit, DeleteGuestRequest, DeleteGuestResponse,
+    GetGuestRequest, GetGuestResponse, Guest, GuestStatus, ListGuestsRequest, ListGuestsResponse, WatchGuestsRequest,
+    WatchGuestsResponse, guest_service_server::GuestService, seed,
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
 use tonic::{Request, Response, Status};
 
 use super::Services;
+
+/// As the agent does: a list has no documents of seeds.
+fn brief(mut guest: Guest) -> Guest {
+    if let Some(seed) = guest.spec.as_mut().and_then(|spec| spec.seed.as_mut()) {
+        seed.kind = Some(seed::Kind::CloudInit(CloudInit::default()));
+    }
+    guest
+}
 
 type Changes = std::pin::Pin<Box<dyn Stream<Item = Result<WatchGuestsResponse, Status>> + Send>>;
 
@@ -63,7 +71,7 @@ impl GuestService for Services {
 
     async fn list_guests(&self, _: Request<ListGuestsRequest>) -> Result<Response<ListGuestsResponse>, Status> {
         let state = self.state();
-        let guests = state.guests.values().cloned().collect();
+        let guests = state.guests.values().cloned().map(brief).collect();
         Ok(Response::new(ListGuestsResponse { guests, revision: state.revision }))
     }
 
