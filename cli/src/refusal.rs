@@ -61,28 +61,28 @@ enum Detail {
 
 impl Refusal {
     pub(crate) fn new(action: impl Into<String>, status: &Status) -> Self {
+        Self::read(action.into(), None, status)
+    }
+
+    /// With the fields shown where they stand in the manifest.
+    pub(crate) fn of_document(document: &Document, status: &Status) -> Self {
+        Self::read(format!("apply {}", document.item.title()), Some(document), status)
+    }
+
+    fn read(action: String, document: Option<&Document>, status: &Status) -> Self {
         Self(Box::new(Answer {
-            action: action.into(),
+            action,
             code: status.code(),
-            message: message(status),
-            details: details(status, None),
+            message: message(status, document),
+            details: details(status, document),
             origin: Origin::of(status),
             hint: None,
         }))
     }
 
-    /// With the fields shown where they stand in the manifest.
-    pub(crate) fn of_document(document: &Document, status: &Status) -> Self {
-        let mut refusal = Self::new(format!("apply {}", document.item.title()), status);
-        refusal.0.details = details(status, Some(document));
-        refusal
-    }
-
-    /// With what to do about it, where the agent refuses what it has in this state.
-    pub(crate) fn with_hint_when_refused(mut self, hint: Option<&'static str>) -> Self {
-        if self.0.origin == Origin::Agent && self.0.code == Code::FailedPrecondition {
-            self.0.hint = hint;
-        }
+    /// With what to do about it.
+    pub(crate) fn with_hint(mut self, hint: Option<&'static str>) -> Self {
+        self.0.hint = hint;
         self
     }
 
@@ -149,12 +149,27 @@ impl fmt::Display for Refusal {
 impl Error for Refusal {}
 
 /// The fields are told one by one below: there the message only counts them.
-fn message(status: &Status) -> String {
+fn message(status: &Status, document: Option<&Document>) -> String {
+    let preconditions = status.get_details_precondition_failure().map(|failure| failure.violations).unwrap_or_default();
+    let in_file = document.is_some() && !preconditions.is_empty();
     match status.get_details_bad_request().map_or(0, |request| request.field_violations.len()) {
+        0 if in_file && preconditions.iter().all(|violation| is_field(&violation.subject)) => {
+            "what the host has stands against it".to_owned()
+        }
         0 => status.message().to_owned(),
         1 => "the agent does not accept a field".to_owned(),
         fields => format!("the agent does not accept {fields} fields"),
     }
+}
+
+/// Whether something stands against a field of the request, and not against the request as a whole.
+fn is_field(subject: &str) -> bool {
+    subject.starts_with("spec.") || subject.starts_with("peers.")
+}
+
+/// The agent's sentences begin with the field where they must be understood alone.
+fn without_field<'d>(field: &str, description: &'d str) -> &'d str {
+    description.strip_prefix(field).map_or(description, |rest| rest.trim_start_matches([':', ' ']))
 }
 
 fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
@@ -173,7 +188,13 @@ fn details(status: &Status, document: Option<&Document>) -> Vec<Detail> {
         });
     }
     for violation in details.precondition_failure().map(|failure| &failure.violations).into_iter().flatten() {
-        lines.push(line(&violation.subject, &violation.description));
+        lines.push(match document {
+            Some(document) if is_field(&violation.subject) => {
+                let reason = without_field(&violation.subject, &violation.description);
+                Detail::InFile(document.complaint(&violation.subject, reason).to_string())
+            }
+            _ => line(&violation.subject, &violation.description),
+        });
     }
     for violation in details.quota_failure().map(|failure| &failure.violations).into_iter().flatten() {
         lines.push(line(&violation.subject, &violation.description));

@@ -75,7 +75,7 @@ fn an_older_generation_is_refused_with_what_to_do() {
     let old = GUEST.replace("  labels:", "  generation: 1\n  labels:").replace("vcpus: 2", "vcpus: 3");
     let file = agent.file("old.yaml", &old);
     let outcome = agent.goliath(&["apply", "-f", file.to_str().unwrap()]).ends_with(4);
-    assert!(outcome.err.contains("hint: where the generation is the reason"), "{}", outcome.err);
+    assert!(outcome.err.contains("hint: leave the generation out"), "{}", outcome.err);
 }
 
 #[test]
@@ -111,6 +111,19 @@ fn what_the_agent_refuses_is_shown_in_the_file() {
     details.add_bad_request_violation("spec.machine.memory_bytes", "must be a multiple of 1 MiB");
     details.add_bad_request_violation("spec.network.mac_address", "is that of acme/worker-1");
     agent.state().refusal = Some(Status::with_error_details(Code::InvalidArgument, "2 fields are not valid", details));
+    let outcome = agent.goliath(&["apply", "-f", file.to_str().unwrap()]).ends_with(4);
+    let directory = format!("{}/", file.parent().unwrap().display());
+    insta::assert_snapshot!(outcome.err.replace(&directory, ""));
+}
+
+#[test]
+fn what_the_hosts_state_forbids_is_shown_in_the_file_too() {
+    let agent = Agent::start();
+    let file = agent.file("guest.yaml", GUEST);
+    let field = "spec.network.ipv4_address";
+    let sentence = format!("{field}: 10.7.0.10 is that of guest acme/worker-1");
+    let details = ErrorDetails::with_precondition_failure_violation("ADDRESS_TAKEN", field, &sentence);
+    agent.state().refusal = Some(Status::with_error_details(Code::FailedPrecondition, sentence, details));
     let outcome = agent.goliath(&["apply", "-f", file.to_str().unwrap()]).ends_with(4);
     let directory = format!("{}/", file.parent().unwrap().display());
     insta::assert_snapshot!(outcome.err.replace(&directory, ""));

@@ -13,6 +13,7 @@ use goliath_proto::agent::v1::{
     Network,
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::Session;
 use crate::{
@@ -66,9 +67,6 @@ enum Stage {
     /// What it is for answers
     Ready,
 }
-
-/// Of no use where the refusal has another reason, and of no harm.
-const GENERATION_GIVEN: &str = "where the generation is the reason: without it in metadata, the right one is chosen";
 
 /// Why one document was not applied.
 type Applied<T> = Result<T, Failure>;
@@ -130,8 +128,7 @@ async fn apply_guest(
             break;
         }
     }
-    let hint = manifest.generation.map(|_| GENERATION_GIVEN);
-    let refusal = |status| Refusal::of_document(document, &status).with_hint_when_refused(hint);
+    let refusal = |status| Refusal::of_document(document, &status).with_hint(generation_hint(&status));
     let response = answer.map_err(refusal)?.into_inner();
     let outcome = match response.outcome() {
         ApplyOutcome::Created => "created",
@@ -166,6 +163,13 @@ fn held_guest<'g>(manifest: &GuestManifest, guests: &'g [Guest]) -> Option<&'g G
 /// The agent holds something else under that generation.
 fn differs<T>(answer: &Result<T, Status>) -> bool {
     matches!(answer, Err(status) if status.code() == Code::FailedPrecondition)
+}
+
+/// Where the generation is what the agent refuses: it was written down, or another was faster.
+fn generation_hint(status: &Status) -> Option<&'static str> {
+    let reason = status.get_details_error_info()?.reason;
+    matches!(reason.as_str(), "STALE_GENERATION" | "REUSED_GENERATION")
+        .then_some("leave the generation out of metadata and apply again: the right one is chosen then")
 }
 
 fn restart_note(session: &Session, response: &ApplyGuestResponse, name: &str) {
@@ -213,8 +217,7 @@ async fn apply_network(
             break;
         }
     }
-    let hint = given.0.or(given.1).map(|_| GENERATION_GIVEN);
-    let refusal = |status| Refusal::of_document(document, &status).with_hint_when_refused(hint);
+    let refusal = |status| Refusal::of_document(document, &status).with_hint(generation_hint(&status));
     let response = answer.map_err(refusal)?.into_inner();
     let outcome = match (&held, response.changed) {
         (None, _) => "created",

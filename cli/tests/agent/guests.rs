@@ -1,10 +1,13 @@
+use std::collections::HashMap;
+
 use goliath_proto::agent::v1::{
     ApplyGuestRequest, ApplyGuestResponse, ApplyOutcome, CloudInit, DeleteGuestRequest, DeleteGuestResponse,
     GetGuestRequest, GetGuestResponse, Guest, GuestStatus, ListGuestsRequest, ListGuestsResponse, WatchGuestsRequest,
     WatchGuestsResponse, guest_service_server::GuestService, seed,
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Services;
 
@@ -32,7 +35,9 @@ impl GuestService for Services {
             None => ApplyOutcome::Created,
             Some(held) if held == spec => ApplyOutcome::Unchanged,
             Some(held) if held.generation >= spec.generation => {
-                return Err(Status::failed_precondition("that generation is held with another specification"));
+                let details = ErrorDetails::with_error_info("REUSED_GENERATION", "goliath.dev", HashMap::new());
+                let message = "that generation is held with another specification";
+                return Err(Status::with_error_details(Code::FailedPrecondition, message, details));
             }
             Some(_) => ApplyOutcome::Updated,
         };
