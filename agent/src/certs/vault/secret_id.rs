@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use vaultrs::sys::wrapping;
 use zeroize::Zeroizing;
 
-use super::connection::{CallError, Connection};
+use super::connection::{CallError, Connection, Stamp, stamp};
 use crate::{
     certs::{
         issuer::{IssueError, IssuersError},
@@ -72,9 +72,9 @@ impl SecretId {
         })
     }
 
-    /// Whether a wrapping token lies there that was not tried.
-    pub(super) fn is_delivered(&self) -> bool {
-        self.wrapping_token().ok().flatten().is_some_and(|token| !self.is_rejected(&digest(&token)))
+    /// The file of a wrapping token that lies there.
+    pub(super) fn delivered(&self) -> Stamp {
+        stamp(&self.wrapping_file)
     }
 
     /// The secret id to log in with.

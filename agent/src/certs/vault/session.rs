@@ -78,8 +78,16 @@ impl Session {
         };
         let (requests, receiver) = mpsc::channel(REQUESTS);
         let address = connection.address().to_owned();
-        let keeper =
-            Keeper { issuer: name.clone(), connection, method, login: None, logins: 0, failures: 0, retry: None };
+        let keeper = Keeper {
+            issuer: name.clone(),
+            connection,
+            method,
+            login: None,
+            logins: 0,
+            failures: 0,
+            retry: None,
+            tried: None,
+        };
         // It ends when the issuer is dropped and its queue closes.
         tokio::spawn(keeper.run(receiver));
         Ok(Self { requests, address })
@@ -100,6 +108,16 @@ impl Session {
 enum Method {
     AppRole { mount: String, role_id: String, secret_id: SecretId },
     Token { file: PathBuf },
+}
+
+impl Method {
+    /// The file that somebody may have put there.
+    fn delivered(&self) -> Stamp {
+        match self {
+            Self::AppRole { secret_id, .. } => secret_id.delivered(),
+            Self::Token { file } => stamp(file),
+        }
+    }
 }
 
 /// A login and how long it lasts.
@@ -140,6 +158,8 @@ struct Keeper {
     failures: u32,
     /// When a login that failed is tried again without being asked for.
     retry: Option<Instant>,
+    /// The file that the last try saw: another one is tried at once.
+    tried: Stamp,
 }
 
 impl Keeper {
@@ -166,12 +186,10 @@ impl Keeper {
     /// What nobody asked for: a login at the start, a new secret id or token file, a renewal.
     async fn work(&mut self) {
         let now = Instant::now();
-        let changed = match &self.method {
-            Method::AppRole { secret_id, .. } => secret_id.is_delivered(),
-            Method::Token { file } => self.login.as_ref().is_some_and(|login| login.stamp != stamp(file)),
-        };
+        let delivered = self.method.delivered();
+        let changed = delivered.is_some() && delivered != self.tried;
         let retry = self.retry.is_some_and(|retry| retry <= now);
-        if (changed && self.retry.is_none()) || retry {
+        if changed || retry {
             // A login that lasts is not given up for one that may fail.
             let _ = self.log_in().await;
         } else if self.login.as_ref().and_then(|login| login.lease.as_ref()).is_some_and(|lease| lease.act_at <= now) {
@@ -204,6 +222,7 @@ impl Keeper {
     }
 
     async fn log_in(&mut self) -> Result<Arc<Token>, IssueError> {
+        self.tried = self.method.delivered();
         let result = match &mut self.method {
             Method::AppRole { mount, role_id, secret_id } => {
                 log_in_with_role(&self.connection, mount, role_id, secret_id).await
