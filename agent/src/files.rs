@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -21,6 +21,11 @@ pub fn write_whole(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     drop(file);
     fs::rename(&temporary, path)?;
     sync_directory_of(path)
+}
+
+/// Makes a directory, and those above it; one that is there stays as it is.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 /// Removes a file for good; one that is not there is as good as removed.

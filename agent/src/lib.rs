@@ -3,6 +3,8 @@
 //! A request walks api -> ledger -> reconcile -> {image, network, certs, volume, qemu} -> observed -> api; no arrow
 //! goes back.
 
+pub mod accelerator;
+pub mod agent;
 pub mod api;
 pub mod certs;
 pub mod config;

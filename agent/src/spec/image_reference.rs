@@ -108,6 +108,12 @@ impl ImageReference {
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
+
+    /// The same, pinned to what it was resolved to.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
 }
 
 impl FromStr for ImageReference {

@@ -1,0 +1,262 @@
+//! A QEMU that is there, as its guest's task sees it.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::ending::Omens;
+use crate::{
+    errors::with_causes,
+    observed::{ChosenAccelerator, Exit, ExitReason, ProcessStatus, ShutdownStep},
+    qemu::{
+        GuestPaths, Process, ProcessExit, ProcessRecord, Qmp, QmpError, QmpEvent, QmpEvents, QmpLimits, ShutdownPlan,
+        VcpuAccelerator,
+        arguments::Listener,
+        qmp::schema::{self, Event, RunState},
+        shut_down,
+    },
+    reconcile::{
+        executor::{Failure, Machine, MachineEvent, Stopping},
+        plan::Vcpus,
+        session::{Session, SessionFile},
+    },
+    spec::GuestSpec,
+};
+
+/// How often QMP is asked, so that a QEMU that hangs is seen though it says nothing.
+const CHECKED_EVERY: Duration = Duration::from_secs(10);
+/// Between the end of QEMU's process and the end of its last words.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+pub(in crate::reconcile) struct HostMachine {
+    process: Process,
+    record: ProcessRecord,
+    /// None: it was lost, or could not be made yet.
+    connection: Option<(Qmp, QmpEvents)>,
+    paths: GuestPaths,
+    session_file: SessionFile,
+    session: Session,
+    omens: Omens,
+    /// What others saw of it: that it booted, that its volume's process ended.
+    reports: mpsc::Receiver<MachineEvent>,
+    /// The state of the vCPUs is to be asked for. Set until the answer was handed on, so that a cancelled question is
+    /// asked again.
+    ask: bool,
+    last: Option<Vcpus>,
+    check: tokio::time::Interval,
+}
+
+/// What a machine is made of.
+pub(super) struct Parts {
+    pub(super) process: Process,
+    pub(super) record: ProcessRecord,
+    pub(super) connection: Option<(Qmp, QmpEvents)>,
+    pub(super) paths: GuestPaths,
+    pub(super) session: Session,
+    pub(super) reports: mpsc::Receiver<MachineEvent>,
+}
+
+impl HostMachine {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { process, record, connection, paths, session, reports } = parts;
+        let mut check = interval_at(Instant::now() + CHECKED_EVERY, CHECKED_EVERY);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            process,
+            record,
+            connection,
+            session_file: SessionFile::in_directory(paths.runtime()),
+            paths,
+            session,
+            omens: Omens::default(),
+            reports,
+            ask: true,
+            last: None,
+            check,
+        }
+    }
+
+    fn qmp(&self) -> Result<&Qmp, QmpError> {
+        let lost = || QmpError::Disconnected { reason: "there is no connection now".into() };
+        self.connection.as_ref().map(|(qmp, _)| qmp).ok_or_else(lost)
+    }
+
+    async fn ask(&mut self) -> Option<MachineEvent> {
+        let answer = match self.qmp() {
+            Ok(qmp) => qmp.execute(schema::query_status {}).await,
+            Err(lost) => Err(lost),
+        };
+        self.ask = false;
+        match answer {
+            Ok(status) => {
+                let vcpus = vcpus(status.status);
+                (self.last.replace(vcpus) != Some(vcpus)).then_some(MachineEvent::Vcpus(vcpus))
+            }
+            Err(error) => {
+                self.last = None;
+                Some(MachineEvent::Silent(with_causes(&error)))
+            }
+        }
+    }
+
+    /// A connection that was lost while QEMU lives is made again.
+    async fn connect_again(&mut self) {
+        if self.connection.is_none() {
+            self.connection = Qmp::connect(&self.paths.socket(Listener::Qmp), QmpLimits::default()).await.ok();
+        }
+    }
+
+    /// Hears what QEMU said last, then says what ended it.
+    async fn explain(&mut self, exit: ProcessExit) -> Exit {
+        let last_words = async {
+            let Some((_, events)) = &mut self.connection else { return };
+            loop {
+                match events.recv().await {
+                    Ok(event) => self.omens.hear(&event),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        };
+        // What does not come by then does not come.
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        self.omens.explain(exit)
+    }
+
+    fn failure(what: &str, error: &QmpError) -> Failure {
+        Failure::new("Running", "QmpFailed", format!("cannot {what} it: {}", with_causes(error)))
+    }
+}
+
+/// Whether an event may mean another state of the vCPUs.
+fn concerns_vcpus(event: &QmpEvent) -> bool {
+    match event {
+        QmpEvent::Known(event) => {
+            matches!(
+                event.as_ref(),
+                Event::STOP { .. } | Event::RESUME { .. } | Event::BLOCK_IO_ERROR { .. } | Event::GUEST_PANICKED { .. }
+            )
+        }
+        QmpEvent::Other { .. } => false,
+    }
+}
+
+fn vcpus(state: RunState) -> Vcpus {
+    match state {
+        RunState::running => Vcpus::Running,
+        RunState::paused | RunState::prelaunch | RunState::suspended => Vcpus::Paused,
+        RunState::io_error => Vcpus::Stuck("io-error"),
+        RunState::internal_error => Vcpus::Stuck("internal-error"),
+        RunState::watchdog => Vcpus::Stuck("watchdog"),
+        RunState::guest_panicked => Vcpus::Stuck("guest-panicked"),
+        // It is about to end, or is being moved by somebody: not ours to judge.
+        _ => Vcpus::Unknown,
+    }
+}
+
+impl Machine for HostMachine {
+    async fn next_event(&mut self) -> MachineEvent {
+        loop {
+            if self.ask
+                && let Some(event) = self.ask().await
+            {
+                return event;
+            }
+            let heard = async {
+                match &mut self.connection {
+                    Some((_, events)) => events.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                exit = self.process.wait_exit() => {
+                    let exit = self.explain(exit).await;
+                    return MachineEvent::Exited(exit);
+                }
+                event = heard => match event {
+                    Ok(event) => {
+                        self.omens.hear(&event);
+                        self.ask |= concerns_vcpus(&event);
+                    }
+                    Err(RecvError::Lagged(_)) => self.ask = true,
+                    // QEMU ends, which is seen above in a moment, or it broke the protocol: the process decides.
+                    Err(RecvError::Closed) => {
+                        self.connection = None;
+                        self.ask = true;
+                    }
+                },
+                Some(report) = self.reports.recv() => return report,
+                _ = self.check.tick() => {
+                    self.connect_again().await;
+                    self.ask = true;
+                }
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(), Failure> {
+        let done = async { self.qmp()?.execute(schema::cont {}).await };
+        done.await.map(drop).map_err(|error| Self::failure("resume", &error))
+    }
+
+    async fn pause(&mut self) -> Result<(), Failure> {
+        let done = async { self.qmp()?.execute(schema::stop {}).await };
+        done.await.map(drop).map_err(|error| Self::failure("pause", &error))
+    }
+
+    async fn begin_stopping(&mut self, stopping: Stopping) -> Result<(), Failure> {
+        self.session.stopping = Some(stopping);
+        let (file, session) = (self.session_file.clone(), self.session.clone());
+        let written = tokio::task::spawn_blocking(move || file.write(&session)).await;
+        match written {
+            Ok(Err(reason)) => Err(Failure::new("Running", "SessionNotWritten", reason.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn shut_down(&mut self, stopping: Stopping) -> Exit {
+        self.connect_again().await;
+        let plan = ShutdownPlan { started_at: stopping.since, grace: stopping.grace };
+        let socket = self.paths.socket(Listener::GuestAgent);
+        let step = loop {
+            let qmp = self.connection.as_ref().map(|(qmp, _)| qmp);
+            match shut_down(&self.process, qmp, &socket, plan).await {
+                Ok(end) => break end.step,
+                Err(error) => {
+                    tracing::error!(guest = %self.session.spec.uid, error = with_causes(&error), "the kernel does not kill its QEMU; trying again");
+                    tokio::time::sleep(CHECKED_EVERY).await;
+                }
+            }
+        };
+        let message = match step {
+            ShutdownStep::PowerButton => "stopped by its power button",
+            ShutdownStep::GuestAgent => "stopped through its guest agent, after the power button had not done it",
+            ShutdownStep::Quit => "ended by QMP quit: neither power button nor guest agent had done it in time",
+            ShutdownStep::Kill => "killed: QEMU itself did not answer any more",
+        };
+        Exit { reason: ExitReason::Stopped { step }, message: message.to_owned(), time: jiff::Timestamp::now() }
+    }
+
+    fn stopping(&self) -> Option<Stopping> {
+        self.session.stopping
+    }
+
+    fn launched(&self) -> &GuestSpec {
+        &self.session.spec
+    }
+
+    fn process(&self) -> ProcessStatus {
+        ProcessStatus {
+            pid: self.record.pid,
+            started_at: self.record.started_at,
+            accelerator: match self.record.accelerator {
+                VcpuAccelerator::Kvm { .. } => ChosenAccelerator::Kvm,
+                VcpuAccelerator::Tcg => ChosenAccelerator::Tcg,
+            },
+            qemu_version: self.qmp().map(|qmp| qmp.version().to_owned()).unwrap_or_default(),
+        }
+    }
+}
