@@ -2,13 +2,25 @@
 
 mod caller;
 mod connection;
+mod context;
+mod errors;
+mod guests;
+mod host;
+mod images;
+mod inspect;
+mod networks;
+mod parse;
+mod render;
 mod server;
 mod socket;
 mod tls;
+mod violations;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
 pub use caller::Caller;
+pub use context::{AgainstNetwork, Parts, Questions};
+use context::{Context, caller};
 pub use server::{ServeError, Server};
 pub use tls::CredentialsError;
 

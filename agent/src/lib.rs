@@ -4,6 +4,7 @@
 //! goes back.
 
 pub mod accelerator;
+pub mod admission;
 pub mod agent;
 pub mod api;
 pub mod certs;

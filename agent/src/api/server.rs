@@ -2,14 +2,22 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use goliath_proto::agent::v1::{
+    guest_service_server::GuestServiceServer, host_service_server::HostServiceServer,
+    image_service_server::ImageServiceServer, inspect_service_server::InspectServiceServer,
+    network_service_server::NetworkServiceServer,
+};
 use tokio::{sync::mpsc, time};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::ServingStatus;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::{BindError, connection::Connection, socket::SocketListener, tls::TlsListeners};
+use super::{
+    BindError, Context, Parts, connection::Connection, guests::Guests, host::Hosts, images::Images, inspect::Inspect,
+    networks::Networks, socket::SocketListener, tls::TlsListeners,
+};
 use crate::config::ApiConfig;
 
 /// Accepted connections that wait for the server to take them.
@@ -22,6 +30,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
 /// Calls that are under way at a shutdown get this long to end.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Of one message of a request.
+const LARGEST_REQUEST: usize = 4 << 20;
 /// Of a request's metadata.
 const MAX_HEADERS: u32 = 16 << 10;
 
@@ -60,11 +70,26 @@ impl Server {
     }
 
     /// Serves until the shutdown; then calls under way get a few seconds.
-    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+    pub async fn serve(self, parts: Parts, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let context = Context::new(parts, shutdown.clone());
+        let guests = GuestServiceServer::new(Guests(context.clone()));
+        let networks = NetworkServiceServer::new(Networks(context.clone()));
+        let hosts = HostServiceServer::new(Hosts::new(context.clone()));
+        let images = ImageServiceServer::new(Images(context.clone()));
+        let inspect = InspectServiceServer::new(Inspect::new(context));
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("", ServingStatus::Serving).await;
+        for name in ["", name_of(&guests), name_of(&networks), name_of(&hosts), name_of(&images), name_of(&inspect)] {
+            health.set_service_status(name, ServingStatus::Serving).await;
+        }
         let mut routes = Routes::builder();
-        routes.add_service(health_service).add_service(reflection()?);
+        routes
+            .add_service(health_service)
+            .add_service(reflection()?)
+            .add_service(guests.max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(networks.max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(hosts.max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(images.max_decoding_message_size(LARGEST_REQUEST))
+            .add_service(inspect.max_decoding_message_size(LARGEST_REQUEST));
         self.serve_routes(routes.routes(), shutdown).await
     }
 
@@ -97,6 +122,10 @@ impl Server {
             }
         }
     }
+}
+
+fn name_of<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
 }
 
 fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {

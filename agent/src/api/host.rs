@@ -1,0 +1,130 @@
+//! `HostService`.
+
+mod versions;
+
+use std::sync::PoisonError;
+
+use goliath_proto::agent::v1::{self as pb, host_service_server::HostService};
+use tonic::{Request, Response, Status};
+
+use super::{Context, caller, errors, render};
+use crate::{
+    admission::{Capacity, Demand, Room},
+    image::ImageSelector,
+    ledger::{Change, HostRecord, Snapshot},
+    observed::{
+        ChosenAccelerator,
+        ConditionStatus::{False, True},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Hosts {
+    context: Context,
+    qemu: versions::QemuVersion,
+}
+
+impl Hosts {
+    pub(super) fn new(context: Context) -> Self {
+        let qemu = versions::QemuVersion::of(context.config.qemu.binary.clone());
+        Self { context, qemu }
+    }
+
+    async fn host(&self) -> Result<pb::Host, Status> {
+        let context = &self.context;
+        let snapshot = context.ledger.snapshot();
+        let config = context.config.clone();
+        let room = tokio::task::spawn_blocking(move || Room::measure(&config)).await;
+        let room = room.map_err(|_| errors::shutting_down())?.map_err(|error| errors::internal(&error))?;
+        let demands: Vec<Demand> = snapshot
+            .guests
+            .values()
+            .map(|guest| {
+                let image = context.images.find(&ImageSelector::Reference(guest.spec.image.clone()));
+                Demand::of(&guest.spec, image.and_then(|image| image.disk.as_ref().map(|disk| disk.virtual_size)))
+            })
+            .collect();
+        let chosen = (context.questions.accelerator)();
+        Ok(pb::Host {
+            name: context.host_name.clone(),
+            boot_id: versions::of_kernel("/proc/sys/kernel/random/boot_id").await,
+            capacity: Some(capacity(room.capacity)),
+            available: Some(capacity(room.available(&demands))),
+            conditions: self.conditions(&snapshot, chosen),
+            versions: Some(pb::Versions {
+                agent: env!("CARGO_PKG_VERSION").to_owned(),
+                qemu: self.qemu.get().await,
+                kernel: versions::of_kernel("/proc/sys/kernel/osrelease").await,
+            }),
+            cordoned: snapshot.host.cordoned,
+            accelerator: render::accelerator(chosen).into(),
+            underlay_address: context.config.network.underlay_address.to_string(),
+            guests: u32::try_from(snapshot.guests.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn conditions(&self, snapshot: &Snapshot, chosen: Option<ChosenAccelerator>) -> Vec<pb::Condition> {
+        let mut conditions = self.context.conditions.lock().unwrap_or_else(PoisonError::into_inner);
+        if snapshot.host.cordoned {
+            conditions.set("AcceptsGuests", False, "Cordoned", "no new guest is taken until the cordon is lifted");
+        } else {
+            conditions.set("AcceptsGuests", True, "Uncordoned", "");
+        }
+        match chosen {
+            Some(ChosenAccelerator::Kvm) => conditions.set("AcceleratorReady", True, "Kvm", "KVM was tried and works"),
+            Some(ChosenAccelerator::Tcg) => {
+                conditions.set("AcceleratorReady", True, "Tcg", "KVM does not work here: guests are emulated, slowly");
+            }
+            None => conditions.set("AcceleratorReady", False, "None", "nothing is known to run guests; see the doctor"),
+        }
+        match self.context.ledger.unreadable() {
+            [] => conditions.set("LedgerReadable", True, "Read", ""),
+            [first, ..] => conditions.set(
+                "LedgerReadable",
+                False,
+                "UnreadableRecord",
+                format!("{}: {}; what it is about is left alone", first.path.display(), first.reason),
+            ),
+        }
+        render::conditions(&conditions)
+    }
+}
+
+#[tonic::async_trait]
+impl HostService for Hosts {
+    async fn get_host(&self, _: Request<pb::GetHostRequest>) -> Result<Response<pb::GetHostResponse>, Status> {
+        Ok(Response::new(pb::GetHostResponse { host: Some(self.host().await?) }))
+    }
+
+    async fn cordon_host(
+        &self,
+        request: Request<pb::CordonHostRequest>,
+    ) -> Result<Response<pb::CordonHostResponse>, Status> {
+        let caller = caller(&request)?;
+        let wanted = HostRecord { cordoned: request.get_ref().cordoned };
+        let written = self.context.ledger.update(move |snapshot| {
+            let differs = snapshot.host != wanted;
+            Ok((if differs { vec![Change::PutHost(wanted)] } else { Vec::new() }, differs))
+        });
+        if written.await.map_err(errors::update_failed)? {
+            tracing::info!(%caller, cordoned = wanted.cordoned, "the host's cordon was changed");
+        }
+        Ok(Response::new(pb::CordonHostResponse { host: Some(self.host().await?) }))
+    }
+
+    async fn doctor(&self, _: Request<pb::DoctorRequest>) -> Result<Response<pb::DoctorResponse>, Status> {
+        let checks = tokio::select! {
+            checks = (self.context.questions.doctor)() => checks,
+            () = self.context.shutdown.cancelled() => return Err(errors::shutting_down()),
+        };
+        Ok(Response::new(pb::DoctorResponse { checks: checks.into_iter().map(render::check).collect() }))
+    }
+}
+
+fn capacity(capacity: Capacity) -> pb::Capacity {
+    pb::Capacity {
+        vcpus: u32::try_from(capacity.vcpus).unwrap_or(u32::MAX),
+        memory_bytes: capacity.memory.get(),
+        disk_bytes: capacity.disk.get(),
+    }
+}
