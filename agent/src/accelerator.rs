@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::{qemu::VcpuAccelerator, spec::Accelerator};
+use crate::{observed::ChosenAccelerator, qemu::VcpuAccelerator, spec::Accelerator};
 
 /// What came of trying KVM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,15 @@ impl Accelerators {
     /// What came of trying KVM; none: it is being tried.
     pub fn verdict(&self) -> Option<KvmVerdict> {
         self.verdict.borrow().clone()
+    }
+
+    /// What a guest that leaves the choice to the host would get; none: nothing, or it is not known yet.
+    pub fn automatic(&self) -> Option<ChosenAccelerator> {
+        let chosen = choose(Accelerator::Auto, self.allow_tcg, &self.verdict()?).ok()?;
+        Some(match chosen {
+            VcpuAccelerator::Kvm { .. } => ChosenAccelerator::Kvm,
+            VcpuAccelerator::Tcg => ChosenAccelerator::Tcg,
+        })
     }
 
     /// What a guest gets; waits for the trial of KVM where that decides.

@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accelerator::{Accelerators, KvmVerdict},
-    api::{BindError, ServeError, Server},
+    admission::{Conflict, ConflictKind},
+    api::{BindError, Parts, Questions, ServeError, Server},
     certs::{Issuers, IssuersError},
     config::Config,
-    files,
+    doctor, files,
     image::{ImageError, ImageStore},
     ledger::{Ledger, LedgerError},
-    network::host::HostError,
+    network::{admission::Refusal, host::HostError},
     observed::Observed,
     qemu::{Launcher, LauncherError},
     reconcile::{Guests, NetworkReconciler, Rooms},
@@ -109,9 +110,9 @@ impl Agent {
             accelerators,
             qemu: config.qemu.clone(),
         });
-        Guests::start(Arc::clone(&rooms));
+        let guests = Guests::start(Arc::clone(&rooms));
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(server.serve(shutdown.clone()));
+        let serving = tokio::spawn(server.serve(parts(config, &rooms, guests), shutdown.clone()));
         Ok(Self { _lock: lock, shutdown, serving })
     }
 
@@ -130,6 +131,52 @@ impl Agent {
             tracing::warn!(?limit, "calls were still under way at the end");
         }
     }
+}
+
+/// What the API works with.
+fn parts(config: Config, rooms: &Arc<Rooms>, guests: Guests) -> Parts {
+    let config = Arc::new(config);
+    let questions = Questions {
+        against_network: {
+            let rooms = Arc::clone(rooms);
+            Box::new(move |spec, others| {
+                let refusals = rooms.networks.admit(spec, others.iter().copied()).err().unwrap_or_default();
+                let conflict = |refusal: Refusal| Conflict {
+                    kind: ConflictKind::Host,
+                    subject: format!("spec.{}", refusal.field),
+                    description: refusal.reason,
+                };
+                refusals.into_iter().map(conflict).collect()
+            })
+        },
+        certificates: Box::new(move |uid| guests.certificates(uid)),
+        accelerator: {
+            let rooms = Arc::clone(rooms);
+            Box::new(move || rooms.accelerators.automatic())
+        },
+        doctor: {
+            let (config, rooms) = (Arc::clone(&config), Arc::clone(rooms));
+            Box::new(move || {
+                let (config, rooms) = (Arc::clone(&config), Arc::clone(&rooms));
+                Box::pin(async move { doctor::examine(&config, &rooms).await })
+            })
+        },
+    };
+    Parts {
+        host_name: host_name(&config),
+        config,
+        ledger: rooms.ledger.clone(),
+        observed: rooms.observed.clone(),
+        images: rooms.images.clone(),
+        questions,
+    }
+}
+
+fn host_name(config: &Config) -> String {
+    config.name.clone().unwrap_or_else(|| {
+        let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        machine.unwrap_or_else(|| "unnamed".to_owned())
+    })
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), AgentError> {

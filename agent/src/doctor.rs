@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use tokio::process::Command;
 
-use crate::{config::Config, ledger::Ledger};
+use crate::{accelerator::KvmVerdict, config::Config, ledger::Ledger, reconcile::Rooms};
 
 /// A tool that does not tell its version within this time does not work.
 const TOOL_LIMIT: Duration = Duration::from_secs(10);
@@ -51,8 +51,8 @@ impl Check {
     }
 }
 
-/// Tries the tools, the directories and the ledger. What only a running agent knows (KVM, issuers) is added by it.
-pub async fn examine(config: &Config, ledger: &Ledger) -> Vec<Check> {
+/// Tries everything.
+pub async fn examine(config: &Config, rooms: &Rooms) -> Vec<Check> {
     let (qemu, image_tool, virtiofsd, nft) = tokio::join!(
         tool(
             "qemu",
@@ -77,7 +77,42 @@ pub async fn examine(config: &Config, ledger: &Ledger) -> Vec<Check> {
         ),
         tool("nft", &config.network.nft, "--version", "install nftables, or name it as network.nft", Verdict::Fail),
     );
-    vec![qemu, image_tool, virtiofsd, nft, runtime_directory(&config.directories.runtime), unreadable(ledger)]
+    let mut checks = vec![
+        qemu,
+        image_tool,
+        virtiofsd,
+        nft,
+        runtime_directory(&config.directories.runtime),
+        unreadable(&rooms.ledger),
+    ];
+    checks.push(kvm(rooms.accelerators.verdict(), config.qemu.allow_tcg));
+    for name in rooms.issuers.names() {
+        if let Some(issuer) = rooms.issuers.get(name) {
+            let health = issuer.health().await;
+            let name = format!("issuer {name}");
+            checks.push(if health.ready {
+                Check::pass(&name, health.message)
+            } else {
+                Check::warning(&name, health.message, "guests that run go on; new ones wait for their certificates")
+            });
+        }
+    }
+    checks
+}
+
+/// An openable /dev/kvm proves nothing: some nested kinds run firmware and no stock Linux.
+fn kvm(verdict: Option<KvmVerdict>, allow_tcg: bool) -> Check {
+    let how = match verdict {
+        Some(KvmVerdict::Works { .. }) => return Check::pass("kvm", "a kernel booted under KVM"),
+        None => "it is being tried".to_owned(),
+        Some(KvmVerdict::Fails(how) | KvmVerdict::Absent(how)) => how,
+    };
+    let hint = "enable virtualisation in the machine's firmware and load kvm_intel or kvm_amd";
+    if allow_tcg {
+        Check::warning("kvm", format!("{how}; guests run emulated, many times slower"), hint)
+    } else {
+        Check::fail("kvm", how, format!("{hint}, or set qemu.allow_tcg for a trial"))
+    }
 }
 
 async fn tool(name: &str, path: &Path, argument: &str, hint: &str, missing: Verdict) -> Check {

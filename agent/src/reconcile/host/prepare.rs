@@ -1,7 +1,7 @@
 //! Makes ready what a guest needs before its QEMU can start: image, then network, disks, seed and certificates side by
 //! side.
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     HostExecutor,
@@ -22,6 +22,9 @@ use crate::{
     spec::{Digest, GuestSpec, SeedKind},
     volume,
 };
+
+/// A download changes by the kilobyte; who watches a guest wants to hear less often.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
 
 /// Everything that the launch takes.
 pub(in crate::reconcile) struct Prepared {
@@ -89,11 +92,12 @@ impl HostExecutor {
             let mut progress = pull.progress();
             let finished = pull.finish();
             tokio::pin!(finished);
+            let mut pace = tokio::time::interval(TOLD_EVERY);
             let image = loop {
                 tokio::select! {
                     biased;
                     image = &mut finished => break image,
-                    Ok(()) = progress.changed() => tell_progress(board, *progress.borrow_and_update()),
+                    _ = pace.tick() => tell_progress(board, *progress.borrow_and_update()),
                 }
             };
             let image =
