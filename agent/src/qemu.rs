@@ -10,6 +10,7 @@ mod console;
 mod console_log;
 mod discovery;
 mod guest_agent;
+mod kvm;
 pub mod launch;
 mod launcher;
 mod machine;
@@ -25,6 +26,7 @@ pub use console::{Console, ConsoleSession};
 pub use console_log::{ConsoleLog, LogReader};
 pub use discovery::{Discovery, DiscoveryError, discover, is_guest, known_guests};
 pub use guest_agent::{GuestAgent, GuestAgentError};
+pub use kvm::{KvmProbeError, KvmVerdict, Probed, host_kernel};
 pub use launcher::{Handed, LaunchError, Launcher, LauncherError, Running};
 pub use machine::{
     BootMethod, CertificateVolume, DataDiskFile, DiskFormat, Firmware, HostFacts, MachineConfig, NetworkDevice,

@@ -13,9 +13,10 @@ use goliath_agent::{
     config::QemuConfig,
     observed::ShutdownStep,
     qemu::{
-        BootMethod, BootSignal, BootWatch, Console, ConsoleLog, Discovery, GuestPaths, Handed, LaunchError, Launcher,
-        MachineConfig, Process, ProcessExit, ProcessRecord, Qmp, QmpError, QmpEvent, QmpLimits, Running, ShutdownPlan,
-        VcpuAccelerator, arguments::Listener, discover, is_guest, known_guests, qmp::schema, shut_down,
+        BootMethod, BootSignal, BootWatch, Console, ConsoleLog, Discovery, GuestPaths, Handed, KvmVerdict, LaunchError,
+        Launcher, MachineConfig, Probed, Process, ProcessExit, ProcessRecord, Qmp, QmpError, QmpEvent, QmpLimits,
+        Running, ShutdownPlan, VcpuAccelerator, arguments::Listener, discover, is_guest, known_guests, qmp::schema,
+        shut_down,
     },
     spec::{ByteSize, GuestUid},
 };
@@ -438,4 +439,54 @@ async fn a_guest_that_floods_its_console_fills_no_disk() {
     .await;
     assert!(!bounding.is_finished());
     bounding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_that_runs_is_told_from_one_that_does_not() {
+    let host = Host::new();
+    let kernel = &bare_guest().kernel;
+    assert_eq!(host.launcher.probe(kernel, VcpuAccelerator::Tcg).await.unwrap(), Probed::Ran);
+
+    // Its first half: the header is there, and what it unpacks is not.
+    let broken = host.directory.path().join("broken");
+    let mut bytes = fs::read(kernel).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0);
+    fs::write(&broken, bytes).unwrap();
+    let probed = host.launcher.probe(&broken, VcpuAccelerator::Tcg).await.unwrap();
+    assert!(matches!(probed, Probed::Stopped(_)), "{probed:?}");
+
+    fs::write(&broken, "no kernel at all").unwrap();
+    let probed = host.launcher.probe(&broken, VcpuAccelerator::Tcg).await.unwrap();
+    assert!(matches!(probed, Probed::Refused(_)), "{probed:?}");
+    let left = fs::read_dir(host.directory.path().join("run/guests")).unwrap().count();
+    assert_eq!(left, 0, "the probe leaves nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kvm_is_judged_by_what_it_does_and_remembered() {
+    let host = Host::new();
+    assert_eq!(host.launcher.known_kvm(), None);
+    let verdict = host.launcher.try_kvm(Some(&bare_guest().kernel)).await.unwrap();
+    println!("{verdict}");
+    let again = Host::launcher(host.directory.path());
+    assert_eq!(again.known_kvm().as_ref(), Some(&verdict), "the next agent does not try again");
+
+    // A guest agrees.
+    let Some(accelerator) = verdict.accelerator() else {
+        if matches!(verdict, KvmVerdict::Fails { .. }) {
+            let accelerator = VcpuAccelerator::Kvm { hide_arch_capabilities: true };
+            let guest = MachineConfig { accelerator, ..Host::machine("guest=idle") };
+            let uid = guest.uid;
+            if host.launcher.launch(guest, Handed::default()).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+            let console = fs::read_to_string(host.paths(uid).console_log()).unwrap_or_default();
+            assert!(!console.contains("GUEST-UP"), "it runs, and the verdict is {verdict}");
+        }
+        return;
+    };
+    let guest = MachineConfig { accelerator, ..Host::machine("guest=idle") };
+    let running = host.launch(guest).await;
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    kvm,
     paths::GuestPaths,
     process::{Process, ProcessRecord, boot_id},
     qmp::{Qmp, QmpError, schema},
@@ -81,7 +82,8 @@ pub fn known_guests(runtime: &Path) -> Result<Vec<GuestUid>, DiscoveryError> {
         Err(source) => return Err(DiscoveryError { what: "list", path: directory, source }),
     };
     // What is not named as a guest is no guest's.
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    let uids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(uids.filter(|uid| !kvm::is_probe(*uid)).collect())
 }
 
 fn is_held(path: &Path) -> Result<bool, DiscoveryError> {

@@ -234,6 +234,14 @@ impl Launcher {
         GuestPaths::new(&self.shared.runtime, &self.shared.state, uid)
     }
 
+    pub(super) fn runtime(&self) -> &Path {
+        &self.shared.runtime
+    }
+
+    pub(super) fn binary(&self) -> &Path {
+        &self.shared.binary
+    }
+
     /// Whom QEMU runs as: uid and gid.
     pub fn user(&self) -> (u32, u32) {
         (self.shared.user.uid.as_raw(), self.shared.user.gid.as_raw())
