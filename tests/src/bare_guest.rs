@@ -20,8 +20,17 @@ pub struct BareGuest {
 }
 
 /// What `init` loads, and what these need; what a kernel has built in is no module of it.
-const MODULES: [&str; 8] =
-    ["button", "evdev", "pvpanic-pci", "qemu_fw_cfg", "virtio_pci", "virtio_console", "virtio_blk", "virtio_net"];
+const MODULES: [&str; 9] = [
+    "button",
+    "evdev",
+    "pvpanic-pci",
+    "qemu_fw_cfg",
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "virtio_net",
+    "virtiofs",
+];
 
 impl BareGuest {
     /// Downloads kernel and guest agent from Debian where they are not there yet.

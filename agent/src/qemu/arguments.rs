@@ -3,7 +3,10 @@
 //! QEMU gets every file, socket and device as an open descriptor, so the directories they are in can be closed to it.
 //! Devices have fixed places on the PCI bus: one more disk never renames the guest's network card.
 
-use std::{os::fd::RawFd, path::PathBuf};
+use std::{
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -55,7 +58,12 @@ pub enum Descriptor {
     /// An image that is only read.
     ReadOnlyDisk(PathBuf),
     /// An image that is read and written.
-    Disk(PathBuf),
+    Disk {
+        /// Where it is.
+        path: PathBuf,
+        /// Past the host's page cache; QEMU wants the descriptor to have been opened so.
+        direct: bool,
+    },
 }
 
 /// The sockets of a guest.
@@ -245,7 +253,7 @@ impl Builder {
         }
         for (index, disk) in (0_u8..).zip(&machine.data_disks) {
             let id = format!("data{index}");
-            let file = self.descriptor_set(Descriptor::Disk(disk.path.clone()));
+            let file = self.disk(&disk.path);
             let node = self.file_node(&file, false);
             self.json(
                 "-blockdev",
@@ -281,8 +289,9 @@ impl Builder {
             base["backing"] = Value::Null;
         }
         self.json("-blockdev", &base);
-        let file = self.descriptor_set(Descriptor::Disk(root.overlay.clone()));
+        let file = self.disk(&root.overlay);
         let node = self.file_node(&file, false);
+        // A kernel that is loaded directly has the first place.
         self.json(
             "-blockdev",
             &json!({
@@ -291,12 +300,17 @@ impl Builder {
             }),
         );
         self.device(
-            json!({"driver": "virtio-blk-pci", "id": "root", "drive": "root", "serial": "root", "bootindex": 0, "iothread": "disks"}),
+            json!({"driver": "virtio-blk-pci", "id": "root", "drive": "root", "serial": "root", "bootindex": 1, "iothread": "disks"}),
             slot::ROOT_DISK,
         );
     }
 
-    fn read_only_disk(&mut self, id: &str, path: &std::path::Path, slot: u8) {
+    fn disk(&mut self, path: &Path) -> String {
+        let direct = self.host.direct_io;
+        self.descriptor_set(Descriptor::Disk { path: path.to_owned(), direct })
+    }
+
+    fn read_only_disk(&mut self, id: &str, path: &Path, slot: u8) {
         let file = self.descriptor_set(Descriptor::ReadOnlyDisk(path.to_owned()));
         self.json(
             "-blockdev",

@@ -318,7 +318,7 @@ impl Shared {
         let mut mappings = vec![FdMapping { parent_fd: lock.into(), child_fd: LOCK }];
         let mut handed = handed;
         for (number, descriptor) in descriptors {
-            let parent_fd = open(descriptor, machine, &mut handed, paths, self.host)?;
+            let parent_fd = open(descriptor, machine, &mut handed, paths)?;
             mappings.push(FdMapping { parent_fd, child_fd: number });
         }
         let plan = LaunchPlan {
@@ -423,7 +423,6 @@ fn open(
     machine: &MachineConfig,
     handed: &mut Handed,
     paths: &GuestPaths,
-    host: HostFacts,
 ) -> Result<OwnedFd, LaunchError> {
     let read = |path: &Path| File::open(path).map_err(at("open", path));
     let read_write = |path: &Path| OpenOptions::new().read(true).write(true).open(path).map_err(at("open", path));
@@ -452,14 +451,11 @@ fn open(
             file.into()
         }
         Descriptor::ReadOnlyDisk(path) => read(&path)?.into(),
-        // QEMU takes a descriptor only when it was opened just as QEMU would open the file.
-        Descriptor::Disk(path) => OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(if host.direct_io { libc::O_DIRECT } else { 0 })
-            .open(&path)
-            .map_err(at("open", &path))?
-            .into(),
+        Descriptor::Disk { path, direct } => {
+            let flags = if direct { libc::O_DIRECT } else { 0 };
+            let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
+            opened.map_err(at("open", &path))?.into()
+        }
     })
 }
 
