@@ -284,6 +284,13 @@ impl HostKernel {
         };
         let device =
             Device { kind: DeviceKind::Egress, mac_address: None, mtu: wanted.mtu.into(), alias, port: None, up: true };
+        // Before it is up: with IPv6 it would give itself an address and ask for routers.
+        for (sysctl, value) in [
+            (Sysctl::new(format!("ipv4/conf/{name}/forwarding")), "1"),
+            (Sysctl::optional(format!("ipv6/conf/{name}/disable_ipv6")), "1"),
+        ] {
+            ensure_sysctl(&sysctl, value, &mut repaired)?;
+        }
         if end.is_none_or(|link| link.mtu != device.mtu || !link.up || link.controller.is_some()) {
             for request in link::set(index, &device, 0) {
                 self.request(request, &format!("set up {name}"))?;
@@ -291,12 +298,6 @@ impl HostKernel {
             repaired.push(format!("set device {name}"));
         }
         self.ensure_address(index, slot, &addresses, &mut repaired)?;
-        for (sysctl, value) in [
-            (Sysctl::new(format!("ipv4/conf/{name}/forwarding")), "1"),
-            (Sysctl::optional(format!("ipv6/conf/{name}/disable_ipv6")), "1"),
-        ] {
-            ensure_sysctl(&sysctl, value, &mut repaired)?;
-        }
         self.ensure_uplinks(&links, &mut repaired)?;
         if !known {
             repaired.clear();

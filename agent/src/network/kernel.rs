@@ -386,7 +386,13 @@ impl ClusterKernel {
                 vec![Request::change(RouteNetlinkMessage::DelAddress(message))]
             }
             Change::PutRoute(route) => vec![Request::put(RouteNetlinkMessage::NewRoute(self.route(route)?))],
-            Change::DeleteRoute(route) => vec![Request::change(RouteNetlinkMessage::DelRoute(self.route(route)?))],
+            Change::DeleteRoute(route) => {
+                let mut message = self.route(route)?;
+                // Whoever wrote it.
+                message.header.protocol = RouteProtocol::Unspec;
+                message.header.scope = RouteScope::NoWhere;
+                vec![Request::change(RouteNetlinkMessage::DelRoute(message))]
+            }
             Change::PutBridgeEntry(mac, port) => {
                 let entry = self.bridge_entry(*mac, *port)?;
                 vec![Request::put(RouteNetlinkMessage::NewNeighbour(entry))]

@@ -5,8 +5,8 @@ use std::{net::Ipv4Addr, os::fd::RawFd};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoMacVlan,
-        InfoPortData, InfoPortKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+        BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+        InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
     },
 };
 use rtnetlink::{LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
@@ -170,18 +170,10 @@ pub(super) fn create_gateway(name: &str, alias: &str, bridge: u32, mac: MacAddre
     Request::create(RouteNetlinkMessage::NewLink(gateway))
 }
 
-/// A pair: `name` in the namespace of the socket that this is sent by, `peer` in another. Neither gives itself an IPv6
-/// address.
+/// A pair: `name` in the namespace of the socket that this is sent by, `peer` in another.
 pub(super) fn create_pair(name: &str, alias: &str, peer: &str, peer_namespace: RawFd) -> Request {
-    let quiet =
-        || LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])]);
-    let mut other = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peer_namespace).build();
-    other.attributes.push(quiet());
-    let pair = LinkVeth::new(name, peer)
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
-        .alias(alias)
-        .append_extra_attribute(quiet())
-        .build();
+    let other = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(peer_namespace).build();
+    let pair = LinkVeth::new(name, peer).set_info_data(InfoData::Veth(InfoVeth::Peer(other))).alias(alias).build();
     Request::create(RouteNetlinkMessage::NewLink(pair))
 }
 

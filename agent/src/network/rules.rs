@@ -50,6 +50,10 @@ table bridge goliath {{
   }}
 }}
 table ip goliath {{
+  chain to_namespace {{
+    type filter hook input priority 0; policy accept;
+    iifname {{ "bridge", "gateway" }} ip daddr 169.254.0.0/16 drop
+  }}
   chain routed {{
     type filter hook forward priority 0; policy drop;
     ip daddr 169.254.0.0/16 drop
