@@ -130,7 +130,7 @@ impl HostPlan {
     }
 
     /// Makes the host, without an agent yet.
-    pub async fn plug_in(self) -> Result<Host> {
+    pub fn plug_in(self) -> Result<Host> {
         let address = self.shared.next_address();
         let namespace = self.shared.underlay.plug(&self.name, address)?;
         let scratch = &self.shared.scratch;
@@ -154,7 +154,7 @@ impl HostPlan {
         fs::write(&files.config, self.config(&directory, address)?)?;
         let mut relays = Vec::new();
         for service in &self.reached {
-            relays.push(Relay::start(&files.namespace, *service).await?);
+            relays.push(Relay::start(&files.namespace, *service)?);
         }
         let inner = Inner {
             shared: Arc::clone(&self.shared),
@@ -172,7 +172,7 @@ impl HostPlan {
 
     /// Makes the host and starts its agent.
     pub async fn start(self) -> Result<Host> {
-        let host = self.plug_in().await?;
+        let host = self.plug_in()?;
         host.start_agent().await?;
         Ok(host)
     }

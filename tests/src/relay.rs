@@ -9,15 +9,15 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::underlay;
+use crate::namespace::inside;
 
 /// Ends with its value.
 #[derive(Debug)]
 pub(crate) struct Relay(JoinHandle<()>);
 
 impl Relay {
-    pub(crate) async fn start(namespace: &Path, service: SocketAddr) -> Result<Self> {
-        let bound = underlay::inside(namespace, move || std::net::TcpListener::bind(service)).await?;
+    pub(crate) fn start(namespace: &Path, service: SocketAddr) -> Result<Self> {
+        let bound = inside(namespace, || Ok(std::net::TcpListener::bind(service)?));
         let listener = bound.with_context(|| format!("cannot listen at {service} in {}", namespace.display()))?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;

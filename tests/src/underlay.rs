@@ -1,17 +1,16 @@
 //! The machines' own network: a namespace for each host, and a switch that joins them.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use nix::sched::{CloneFlags, setns};
+use anyhow::Result;
+
+use crate::namespace::{inside, run};
 
 const BOUND: &str = "/run/netns";
 
@@ -29,11 +28,11 @@ impl Underlay {
     /// Makes the switch; every name begins with `prefix`.
     pub fn new(prefix: &str) -> Result<Self> {
         let name = format!("{prefix}-underlay");
-        run(&["ip", "netns", "add", &name])?;
-        run(&["ip", "-n", &name, "link", "set", "lo", "up"])?;
-        run(&["ip", "-n", &name, "link", "add", "switch", "type", "bridge"])?;
-        run(&["ip", "-n", &name, "address", "add", &format!("{}/24", Self::ADDRESS), "dev", "switch"])?;
-        run(&["ip", "-n", &name, "link", "set", "switch", "up"])?;
+        ip(&["netns", "add", &name])?;
+        ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        ip(&["-n", &name, "link", "add", "switch", "type", "bridge"])?;
+        ip(&["-n", &name, "address", "add", &format!("{}/24", Self::ADDRESS), "dev", "switch"])?;
+        ip(&["-n", &name, "link", "set", "switch", "up"])?;
         Ok(Self { prefix: prefix.to_owned(), namespace: Path::new(BOUND).join(name) })
     }
 
@@ -46,17 +45,21 @@ impl Underlay {
     pub fn plug(&self, host: &str, address: Ipv4Addr) -> Result<PathBuf> {
         let (name, switch) = (format!("{}-{host}", self.prefix), format!("{}-underlay", self.prefix));
         let port = format!("to-{host}");
-        run(&["ip", "netns", "add", &name])?;
-        run(&["ip", "-n", &name, "link", "set", "lo", "up"])?;
-        run(&[
-            "ip", "-n", &switch, "link", "add", &port, "master", "switch", "up", "type", "veth", "peer", "name",
-            "eth0", "netns", &name,
+        ip(&["netns", "add", &name])?;
+        ip(&["-n", &name, "link", "set", "lo", "up"])?;
+        ip(&[
+            "-n", &switch, "link", "add", &port, "master", "switch", "up", "type", "veth", "peer", "name", "eth0",
+            "netns", &name,
         ])?;
-        run(&["ip", "-n", &name, "address", "add", &format!("{address}/24"), "dev", "eth0"])?;
-        run(&["ip", "-n", &name, "link", "set", "eth0", "up"])?;
-        run(&["ip", "-n", &name, "route", "add", "default", "via", &Self::ADDRESS.to_string()])?;
+        ip(&["-n", &name, "address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        ip(&["-n", &name, "link", "set", "eth0", "up"])?;
+        ip(&["-n", &name, "route", "add", "default", "via", &Self::ADDRESS.to_string()])?;
         Ok(Path::new(BOUND).join(name))
     }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    run(Command::new("ip").args(arguments)).map(drop)
 }
 
 /// Removes every namespace whose name begins with `prefix`.
@@ -65,47 +68,19 @@ pub(crate) fn remove_namespaces(prefix: &str) -> Result<()> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(&format!("{prefix}-")) {
-            run(&["ip", "netns", "delete", &name])?;
+            ip(&["netns", "delete", &name])?;
         }
     }
     Ok(())
 }
 
-/// Runs a command; an error has what it said.
-pub fn run(command: &[&str]) -> Result<String> {
-    let [program, arguments @ ..] = command else { return Ok(String::new()) };
-    let program = crate::program::installed(program)?;
-    let output = Command::new(program).args(arguments).output()?;
-    ensure!(
-        output.status.success(),
-        "`{}` failed: {}",
-        command.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Does something in a network namespace, on a thread of its own that ends with it.
-pub async fn inside<T, F>(namespace: &Path, work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> T + Send + 'static,
-{
-    let bound = File::open(namespace).with_context(|| format!("there is no namespace at {}", namespace.display()))?;
-    let (done, result) = tokio::sync::oneshot::channel();
-    thread::spawn(move || {
-        let outcome = setns(bound, CloneFlags::CLONE_NEWNET).map(|()| work());
-        // Nobody waits any more.
-        let _ = done.send(outcome);
-    });
-    Ok(result.await.context("the thread inside the namespace panicked")??)
-}
-
 /// Connects from inside a namespace; the connection stays there.
 pub async fn connect(namespace: &Path, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
     const LIMIT: Duration = Duration::from_secs(5);
-    let connected = inside(namespace, move || std::net::TcpStream::connect_timeout(&address, LIMIT));
-    let stream = connected.await.map_err(io::Error::other)??;
+    let namespace = namespace.to_owned();
+    let connect = move || Ok(std::net::TcpStream::connect_timeout(&address, LIMIT)?);
+    let connected = tokio::task::spawn_blocking(move || inside(&namespace, connect)).await.map_err(io::Error::other)?;
+    let stream = connected.map_err(io::Error::other)?;
     stream.set_nonblocking(true)?;
     tokio::net::TcpStream::from_std(stream)
 }

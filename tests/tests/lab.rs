@@ -10,9 +10,10 @@ use std::{
 };
 
 use goliath_lab::{
+    namespace::inside,
     process::running_in,
     scratch::{OWNER, Scratch, mounts_below},
-    underlay::{Underlay, connect, inside},
+    underlay::{Underlay, connect},
 };
 
 #[test]
@@ -49,7 +50,7 @@ async fn hosts_reach_each_other_and_the_underlay_through_the_switch() {
     let b = underlay.plug("b", [192, 0, 2, 2].into()).unwrap();
     for (server, address) in [(b.as_path(), [192, 0, 2, 2].into()), (underlay.namespace(), Underlay::ADDRESS)] {
         let address = SocketAddr::from((address, 7));
-        let listener = inside(server, move || std::net::TcpListener::bind(address)).await.unwrap().unwrap();
+        let listener = inside(server, || Ok(std::net::TcpListener::bind(address)?)).unwrap();
         let stream = connect(&a, address).await.unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(stream.local_addr().unwrap(), peer);
