@@ -16,6 +16,7 @@ pub mod files;
 pub mod image;
 pub mod ledger;
 pub mod network;
+pub mod notify;
 pub mod observed;
 pub mod qemu;
 pub mod reconcile;

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use goliath_agent::{agent::Agent, config::Config, qemu::launch};
+use goliath_agent::{agent::Agent, config::Config, notify, qemu::launch};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -67,6 +67,9 @@ fn run(config: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
     let ended = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut agent = Agent::start(config).await?;
+        if let Err(reason) = notify::ready() {
+            tracing::warn!(%reason, "could not tell that the agent is ready");
+        }
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
