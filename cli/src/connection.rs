@@ -65,8 +65,6 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 pub(crate) struct ConnectError {
     address: String,
     problem: ConnectProblem,
-    #[source]
-    source: Option<tonic::transport::Error>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -153,7 +151,7 @@ impl Agent {
             Ok(channel) => Ok(Self { channel }),
             Err(error) => {
                 let problem = problem(&error, matches!(target, Target::Socket(_)));
-                Err(ConnectError { address, source: kept(&problem, error), problem }.into())
+                Err(ConnectError { address, problem }.into())
             }
         }
     }
@@ -164,12 +162,7 @@ impl Agent {
 pub(crate) async fn diagnose(arguments: &ConnectionArguments) -> Option<ConnectError> {
     let target = Target::find(arguments).ok()?;
     let alert = probe::alert(&target).await?;
-    Some(ConnectError { address: target.address(), problem: ConnectProblem::OurCertificate(alert), source: None })
-}
-
-/// The library's own words help only where we have none.
-fn kept(problem: &ConnectProblem, error: tonic::transport::Error) -> Option<tonic::transport::Error> {
-    matches!(problem, ConnectProblem::Other(_)).then_some(error)
+    Some(ConnectError { address: target.address(), problem: ConnectProblem::OurCertificate(alert) })
 }
 
 fn endpoint(target: &Target) -> Result<Endpoint, ConfigError> {
