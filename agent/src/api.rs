@@ -13,6 +13,8 @@ mod parse;
 mod render;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod violations;
 

@@ -54,9 +54,10 @@ pub(super) async fn console(
     };
     let uid = known(context, &open.uid)?;
     let console = consoles.of(context, uid);
-    // Reading and typing do not wait for each other: a guest that takes no input may still have much to say.
-    let attached = tokio::try_join!(console.attach(), console.attach());
-    let (reading, typing) = attached.map_err(|error| not_running(&error, uid))?;
+    // Reading and typing do not wait for each other: a guest that takes no input may still have much to say. The second
+    // joins the first on its line.
+    let reading = console.attach().await.map_err(|error| not_running(&error, uid))?;
+    let typing = console.attach().await.map_err(|error| not_running(&error, uid))?;
     tracing::info!(%caller, guest = %uid, "the console was opened");
     let mut typist = JoinSet::new();
     typist.spawn(type_in(typing, input));
