@@ -1,28 +1,26 @@
 //! What runs vCPUs on this host: chosen by what was tried, not by what is there.
 
-use tokio::sync::watch;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use crate::{observed::ChosenAccelerator, qemu::VcpuAccelerator, spec::Accelerator};
+use tokio::sync::Semaphore;
 
-/// What came of trying KVM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvmVerdict {
-    /// A kernel booted under it.
-    Works {
-        /// Some nested kinds of KVM offer `arch-capabilities` and then refuse to set it.
-        hide_arch_capabilities: bool,
-    },
-    /// It is there and does not do; how.
-    Fails(String),
-    /// There is none.
-    Absent(String),
-}
+use crate::{
+    errors::with_causes,
+    observed::ChosenAccelerator,
+    qemu::{KvmProbeError, KvmVerdict, Launcher, VcpuAccelerator, host_kernel},
+    spec::Accelerator,
+};
 
-/// What runs vCPUs on this host. A handle: clones share it.
+/// What runs vCPUs on this host.
 #[derive(Debug, Clone)]
 pub struct Accelerators {
     allow_tcg: bool,
-    verdict: watch::Receiver<Option<KvmVerdict>>,
+    launcher: Launcher,
+    /// Guests that start together wait for one trial.
+    trial: Arc<Semaphore>,
 }
 
 /// A guest asked for what this host does not have.
@@ -34,14 +32,14 @@ pub struct NoAccelerator {
 }
 
 impl Accelerators {
-    /// `verdict` is none until KVM was tried.
-    pub fn new(allow_tcg: bool, verdict: watch::Receiver<Option<KvmVerdict>>) -> Self {
-        Self { allow_tcg, verdict }
+    /// `launcher` tries KVM, and remembers what came of it.
+    pub fn new(allow_tcg: bool, launcher: Launcher) -> Self {
+        Self { allow_tcg, launcher, trial: Arc::new(Semaphore::new(1)) }
     }
 
-    /// What came of trying KVM; none: it is being tried.
+    /// What is known of KVM; none: it was not tried yet.
     pub fn verdict(&self) -> Option<KvmVerdict> {
-        self.verdict.borrow().clone()
+        self.launcher.known_kvm()
     }
 
     /// What a guest that leaves the choice to the host would get; none: nothing, or it is not known yet.
@@ -53,15 +51,34 @@ impl Accelerators {
         })
     }
 
-    /// What a guest gets; waits for the trial of KVM where that decides.
-    pub async fn choose(&self, wanted: Accelerator) -> Result<VcpuAccelerator, NoAccelerator> {
-        if wanted == Accelerator::Tcg {
-            return choose(wanted, self.allow_tcg, &KvmVerdict::Absent(String::new()));
+    /// Tries KVM with the machine's own kernel, so that the first guest need not wait for it.
+    pub async fn warm_up(&self) {
+        match self.try_kvm(host_kernel()).await {
+            Ok(verdict) => tracing::info!(%verdict, "tried KVM"),
+            Err(error) => tracing::warn!(error = with_causes(&error), "cannot try KVM"),
         }
-        let mut verdict = self.verdict.clone();
-        let tried = verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
-        let tried = tried.unwrap_or_else(|| KvmVerdict::Fails("the trial was cut off".to_owned()));
-        choose(wanted, self.allow_tcg, &tried)
+    }
+
+    async fn try_kvm(&self, kernel: Option<PathBuf>) -> Result<KvmVerdict, KvmProbeError> {
+        // It is never closed, so there always comes a turn.
+        let _turn = self.trial.acquire().await;
+        self.launcher.try_kvm(kernel.as_deref()).await
+    }
+
+    /// What a guest gets. Where KVM decides and was not tried yet, it is tried first, with the kernel of the guest's
+    /// image or the machine's own.
+    pub async fn choose(&self, wanted: Accelerator, kernel: Option<&Path>) -> Result<VcpuAccelerator, NoAccelerator> {
+        if wanted == Accelerator::Tcg {
+            return choose(wanted, self.allow_tcg, &KvmVerdict::Untried);
+        }
+        let kernel: Option<PathBuf> = kernel.map(Path::to_owned).or_else(host_kernel);
+        match self.try_kvm(kernel).await {
+            Ok(verdict) => choose(wanted, self.allow_tcg, &verdict),
+            Err(error) => Err(NoAccelerator {
+                reason: format!("KVM could not be tried ({})", with_causes(&error)),
+                hint: "ask for `tcg`, or mend the host",
+            }),
+        }
     }
 }
 
@@ -71,18 +88,14 @@ fn choose(wanted: Accelerator, allow_tcg: bool, verdict: &KvmVerdict) -> Result<
     } else {
         Err("set qemu.allow_tcg to let guests run emulated on this host")
     };
-    match (wanted, verdict) {
+    match (wanted, verdict.accelerator()) {
         (Accelerator::Tcg, _) => {
             tcg.map_err(|hint| NoAccelerator { reason: "emulation is not allowed here".to_owned(), hint })
         }
-        (Accelerator::Auto | Accelerator::Kvm, KvmVerdict::Works { hide_arch_capabilities }) => {
-            Ok(VcpuAccelerator::Kvm { hide_arch_capabilities: *hide_arch_capabilities })
-        }
-        (Accelerator::Auto, KvmVerdict::Fails(how) | KvmVerdict::Absent(how)) => {
-            tcg.map_err(|hint| NoAccelerator { reason: format!("KVM does not work here ({how})"), hint })
-        }
-        (Accelerator::Kvm, KvmVerdict::Fails(how) | KvmVerdict::Absent(how)) => Err(NoAccelerator {
-            reason: format!("KVM does not work here ({how})"),
+        (Accelerator::Auto | Accelerator::Kvm, Some(kvm)) => Ok(kvm),
+        (Accelerator::Auto, None) => tcg.map_err(|hint| NoAccelerator { reason: verdict.to_string(), hint }),
+        (Accelerator::Kvm, None) => Err(NoAccelerator {
+            reason: verdict.to_string(),
             hint: "ask for `auto`, or place the guest on another host",
         }),
     }
@@ -92,30 +105,34 @@ fn choose(wanted: Accelerator, allow_tcg: bool, verdict: &KvmVerdict) -> Result<
 mod tests {
     use super::*;
 
-    const WORKS: KvmVerdict = KvmVerdict::Works { hide_arch_capabilities: false };
-    const KVM: VcpuAccelerator = VcpuAccelerator::Kvm { hide_arch_capabilities: false };
+    const KVM: VcpuAccelerator = VcpuAccelerator::Kvm { hide_arch_capabilities: true };
 
     #[test]
     fn a_guest_gets_what_it_asks_for_or_a_reason() {
-        let fails = KvmVerdict::Fails("no kernel boots".to_owned());
+        let works = KvmVerdict::Works { hide_arch_capabilities: true, kernel: "/boot/vmlinuz".into() };
+        let fails = KvmVerdict::Fails { how: "it hung".to_owned(), kernel: "/boot/vmlinuz".into() };
         let table = [
-            (Accelerator::Auto, false, &WORKS, Some(KVM)),
+            (Accelerator::Auto, false, &works, Some(KVM)),
             (Accelerator::Auto, true, &fails, Some(VcpuAccelerator::Tcg)),
+            (Accelerator::Auto, true, &KvmVerdict::Untried, Some(VcpuAccelerator::Tcg)),
             (Accelerator::Auto, false, &fails, None),
-            (Accelerator::Kvm, true, &WORKS, Some(KVM)),
+            (Accelerator::Kvm, true, &works, Some(KVM)),
             (Accelerator::Kvm, true, &fails, None),
-            (Accelerator::Tcg, true, &WORKS, Some(VcpuAccelerator::Tcg)),
-            (Accelerator::Tcg, false, &WORKS, None),
+            (Accelerator::Tcg, true, &works, Some(VcpuAccelerator::Tcg)),
+            (Accelerator::Tcg, false, &works, None),
         ];
         for (wanted, allow_tcg, verdict, chosen) in table {
             assert_eq!(choose(wanted, allow_tcg, verdict).ok(), chosen, "{wanted:?} {allow_tcg} {verdict:?}");
         }
     }
 
-    #[tokio::test]
-    async fn a_guest_that_wants_emulation_does_not_wait_for_the_trial() {
-        let (_trial, verdict) = watch::channel(None);
-        let accelerators = Accelerators::new(true, verdict);
-        assert_eq!(accelerators.choose(Accelerator::Tcg).await, Ok(VcpuAccelerator::Tcg));
+    #[test]
+    fn a_refusal_says_what_was_seen_and_what_to_do() {
+        let absent = KvmVerdict::Absent { how: "no such device".to_owned() };
+        let refusal = choose(Accelerator::Kvm, true, &absent).unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            "/dev/kvm cannot be opened: no such device: ask for `auto`, or place the guest on another host"
+        );
     }
 }

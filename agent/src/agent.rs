@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accelerator::{Accelerators, KvmVerdict},
+    accelerator::Accelerators,
     admission::{Conflict, ConflictKind},
     api::{BindError, Parts, Questions, ServeError, Server},
     certs::{Issuers, IssuersError},
@@ -96,9 +96,10 @@ impl Agent {
         let images = ImageStore::open(&config.images, &state.join("images"), &config.qemu.image_tool)?;
         let launcher = Launcher::new(&config.qemu, &runtime, &state, "/proc/self/exe".into())?;
         let issuers = Issuers::from_config(&config.issuers, &runtime)?;
-        let untried = KvmVerdict::Fails("it was not tried".to_owned());
-        let (_, verdict) = watch::channel(Some(untried));
-        let accelerators = Accelerators::new(config.qemu.allow_tcg, verdict);
+        let accelerators = Accelerators::new(config.qemu.allow_tcg, launcher.clone());
+        let trial = accelerators.clone();
+        // It takes seconds, and who does not need to know need not wait.
+        tokio::spawn(async move { trial.warm_up().await });
         let networks = NetworkReconciler::start(config.network.clone(), ledger.clone(), observed.clone()).await?;
         let rooms = Arc::new(Rooms {
             ledger,

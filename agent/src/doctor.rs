@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use tokio::process::Command;
 
-use crate::{accelerator::KvmVerdict, config::Config, ledger::Ledger, reconcile::Rooms};
+use crate::{config::Config, ledger::Ledger, qemu::KvmVerdict, reconcile::Rooms};
 
 /// A tool that does not tell its version within this time does not work.
 const TOOL_LIMIT: Duration = Duration::from_secs(10);
@@ -103,9 +103,9 @@ pub async fn examine(config: &Config, rooms: &Rooms) -> Vec<Check> {
 /// An openable /dev/kvm proves nothing: some nested kinds run firmware and no stock Linux.
 fn kvm(verdict: Option<KvmVerdict>, allow_tcg: bool) -> Check {
     let how = match verdict {
-        Some(KvmVerdict::Works { .. }) => return Check::pass("kvm", "a kernel booted under KVM"),
-        None => "it is being tried".to_owned(),
-        Some(KvmVerdict::Fails(how) | KvmVerdict::Absent(how)) => how,
+        Some(verdict @ KvmVerdict::Works { .. }) => return Check::pass("kvm", verdict.to_string()),
+        Some(verdict) => verdict.to_string(),
+        None => "it was not tried yet".to_owned(),
     };
     let hint = "enable virtualisation in the machine's firmware and load kvm_intel or kvm_amd";
     if allow_tcg {

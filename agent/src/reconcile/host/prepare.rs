@@ -39,15 +39,15 @@ impl HostExecutor {
         known: Option<&Digest>,
         board: &Arc<Board>,
     ) -> Result<(Prepared, Digest), Failure> {
+        self.directories()?;
+        let image = self.image(spec, known, board).await?;
         let accelerator = self
             .shared
             .rooms
             .accelerators
-            .choose(spec.machine.accelerator)
+            .choose(spec.machine.accelerator, image.kernel.as_deref())
             .await
             .map_err(|error| Failure::new("Running", "NoAccelerator", error.to_string()))?;
-        self.directories()?;
-        let image = self.image(spec, known, board).await?;
         let (tap, (overlay, data_disks), certificates) = tokio::try_join!(
             self.network(spec, board),
             self.disks(spec, &image),
