@@ -2,6 +2,8 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use serde::Deserialize;
 
+use crate::spec::ClusterName;
+
 /// The underlay, and where clusters' namespaces are.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,6 +26,13 @@ impl Default for NetworkConfig {
             namespaces: "/run/netns".into(),
             nft: "/usr/sbin/nft".into(),
         }
+    }
+}
+
+impl NetworkConfig {
+    /// Where a cluster's network namespace is bound.
+    pub fn namespace_of(&self, cluster: &ClusterName) -> PathBuf {
+        self.namespaces.join(format!("goliath-{cluster}"))
     }
 }
 

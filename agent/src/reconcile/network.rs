@@ -14,9 +14,10 @@ mod drift;
 mod task;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -177,9 +178,22 @@ impl NetworkReconciler {
                 ledger,
             }),
         };
+        reconciler.tell_of_strangers();
         tokio::spawn(watch_host(host, monitor, views));
         tokio::spawn(reconciler.clone().follow_ledger());
         Ok(reconciler)
+    }
+
+    /// Namespaces by our names that the ledger does not know may hold guests that run: they are told of and left alone.
+    fn tell_of_strangers(&self) {
+        let records = self.shared.ledger.networks().borrow().clone();
+        let known: BTreeSet<PathBuf> = records.keys().map(|cluster| self.shared.config.namespace_of(cluster)).collect();
+        for entry in std::fs::read_dir(&self.shared.config.namespaces).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with("goliath-") && !known.contains(&path) {
+                tracing::warn!(path = %path.display(), "a cluster's namespace that nobody asked for is left alone");
+            }
+        }
     }
 
     /// Starts a task for each network of the ledger, and tells each of its changes.

@@ -108,6 +108,12 @@ impl Host {
         self.start_agent()
     }
 
+    /// A new agent that was told nothing yet.
+    pub(crate) fn restart_agent_without_ledger(&mut self) -> Result<()> {
+        self.state = TempDir::new()?;
+        self.restart_agent()
+    }
+
     fn agent(&self) -> Result<&Agent> {
         self.agent.as_ref().context("the agent does not run")
     }

@@ -134,6 +134,19 @@ fn a_name_without_a_namespace_that_a_crash_left_is_used() -> Result<()> {
 }
 
 #[test]
+fn a_namespace_that_the_ledger_does_not_know_is_left_alone() -> Result<()> {
+    let (mut hosts, _switch) = two_hosts()?;
+    let acme = Plan::new("acme", 7, "10.7.0.0/24")?;
+    hosts[0].apply(&acme, &[])?;
+    let guest = hosts[0].guest(&acme, 11)?;
+    hosts[0].restart_agent_without_ledger()?;
+    // It has started, and brought up another network.
+    let zeta = Plan::new("zeta", 8, "10.8.0.0/24")?;
+    hosts[0].apply(&zeta, &[])?;
+    guest.reaches("10.7.0.1")
+}
+
+#[test]
 fn the_longest_name_of_a_cluster_is_fine() -> Result<()> {
     let (hosts, _switch) = two_hosts()?;
     let long = Plan::new(&"x".repeat(63), 0x00ff_ffff, "10.7.0.0/24")?.with_egress();

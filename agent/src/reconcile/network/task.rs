@@ -44,7 +44,7 @@ pub(super) async fn run(
     let mut view = shared.view.clone();
     view.borrow_and_update();
     let mut task = Task {
-        path: shared.config.namespaces.join(format!("goliath-{cluster}")),
+        path: shared.config.namespace_of(&cluster),
         status: NetworkStatus::default(),
         shared,
         cluster,
