@@ -25,6 +25,7 @@ use nix::{
 
 use super::{
     arguments::{CommandLine, Descriptor, Listener, command_line},
+    console_log::ConsoleLog,
     launch::{LOCK, LaunchPlan, STATUS},
     machine::{HostFacts, MachineConfig, SeedDevice},
     paths::GuestPaths,
@@ -32,12 +33,17 @@ use super::{
     qmp::{Qmp, QmpError, QmpEvents, QmpLimits},
     scope,
 };
-use crate::{config::QemuConfig, spec::GuestUid};
+use crate::{
+    config::QemuConfig,
+    spec::{ByteSize, GuestUid},
+};
 
 /// From the launch to QEMU's first word. Machines that start many guests at once are slow, not broken.
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// From fork to exec of QEMU.
 const SHIM_LIMIT: Duration = Duration::from_secs(20);
+/// How much of QEMU's own words is kept from one launch to the next.
+const LOG_LIMIT: ByteSize = ByteSize::mib(1);
 /// How much of QEMU's own words goes into an error.
 const STDERR_LIMIT: u64 = 8 << 10;
 
@@ -343,6 +349,7 @@ impl Shared {
         let plan = in_memory("plan", &plan).map_err(at("write", Path::new("memfd:plan")))?;
 
         let log_path = paths.qemu_log();
+        ConsoleLog::new(log_path.clone(), LOG_LIMIT).trim().map_err(at("trim", &log_path))?;
         let log = append_to(&log_path)?;
         let log_start = log.metadata().map_err(at("look at", &log_path))?.len();
         let second = log.try_clone().map_err(at("open", &log_path))?;
