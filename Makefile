@@ -37,7 +37,7 @@ demo: setup images build ## Two hosts, two clusters, four guests; KEEP=1 leaves 
 bench: images ## Measure against bare QEMU, libvirt, bridge and skopeo; writes target/bench.json
 	@scripts/setup bench
 	cargo build --locked --release --workspace --bins
-	cargo run --locked --quiet --release --package goliath-lab --bin goliath-bench
+	GOLIATH_LOG=info cargo run --locked --quiet --release --package goliath-lab --bin goliath-bench
 
 clean: ## Remove what cargo built; the cache stays
 	cargo clean

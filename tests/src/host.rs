@@ -313,9 +313,14 @@ impl Host {
         Client::over_tls(from, self.api_address(), shared.authority.certificate(), Some(&shared.operator)).await
     }
 
+    /// Its agent's process, while one runs.
+    pub async fn agent_pid(&self) -> Option<u32> {
+        self.inner.agent.lock().await.as_ref().and_then(AgentProcess::pid)
+    }
+
     /// Its processes that are not the agent: QEMU, virtiofsd and whatever else the agent started.
     pub async fn guest_processes(&self) -> Result<Vec<Process>> {
-        let agent = self.inner.agent.lock().await.as_ref().and_then(AgentProcess::pid);
+        let agent = self.agent_pid().await;
         let mut processes = process::running_in(&self.inner.directory)?;
         processes.retain(|process| Some(process.pid.cast_unsigned()) != agent);
         Ok(processes)
