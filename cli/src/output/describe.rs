@@ -57,7 +57,7 @@ impl<'v> Page<'v> {
         if conditions.is_empty() {
             self.lines("none seen yet");
         }
-        for condition in conditions {
+        for condition in words::in_order(conditions) {
             let (mark, tone) = words::condition_mark(condition);
             let _ = writeln!(
                 self.text,

@@ -1,16 +1,19 @@
 //! Guests as rows.
 
+use std::collections::HashMap;
+
 use goliath_proto::agent::v1::{Condition, ConditionStatus, Guest, GuestPhase};
 use jiff::Timestamp;
 
 use super::{
+    View,
     table::{Cell, Table},
     text::{age, or_dash, short_digest, size, until},
     words,
 };
 use crate::{manifest::words as manifest_words, style::Tone};
 
-/// What a guest's row has besides, in `-o wide`.
+/// One row for each.
 pub(crate) fn table(guests: &[Guest], wide: bool, now: Timestamp) -> Table {
     let mut heading =
         vec!["CLUSTER", "NAME", "PHASE", "BOOTED", "ADDRESS", "VCPUS", "MEMORY", "RESTARTS", "UP", "NOTE"];
@@ -25,7 +28,7 @@ pub(crate) fn table(guests: &[Guest], wide: bool, now: Timestamp) -> Table {
 }
 
 /// The columns of a row, as [`table`] names them.
-pub(crate) fn row(guest: &Guest, wide: bool, now: Timestamp) -> Vec<Cell> {
+fn row(guest: &Guest, wide: bool, now: Timestamp) -> Vec<Cell> {
     let spec = guest.spec.clone().unwrap_or_default();
     let status = guest.status.clone().unwrap_or_default();
     let machine = spec.machine.unwrap_or_default();
@@ -63,6 +66,41 @@ pub(crate) fn row(guest: &Guest, wide: bool, now: Timestamp) -> Vec<Cell> {
     row
 }
 
+/// Guests as they change, a line each time; what would look the same again is left out.
+pub(crate) struct Lines {
+    wide: bool,
+    widths: Vec<usize>,
+    begun: bool,
+    last: HashMap<String, Vec<Cell>>,
+}
+
+impl Lines {
+    pub(crate) fn new(wide: bool) -> Self {
+        // A guest goes through many phases: room for the longest from the start.
+        let widths = ["", "", "Quarantined"].map(str::len).to_vec();
+        Self { wide, widths, begun: false, last: HashMap::new() }
+    }
+
+    /// The guest's line, below the heading if it is the first; empty where nothing to be seen has changed.
+    pub(crate) fn next(&mut self, guest: &Guest, view: &View) -> String {
+        let mut seen = row(guest, self.wide, view.now);
+        // Time passes without being news.
+        seen.remove(UP);
+        let uid = guest.spec.as_ref().map(|spec| spec.uid.clone()).unwrap_or_default();
+        if self.last.insert(uid, seen.clone()).as_ref() == Some(&seen) {
+            return String::new();
+        }
+        let mut table = table(std::slice::from_ref(guest), self.wide, view.now);
+        table.keep_in_line(&mut self.widths);
+        // A line that was broken to fit could not be told from the next guest's.
+        let view = View { width: None, ..*view };
+        if std::mem::replace(&mut self.begun, true) { table.render_rows(&view) } else { table.render(&view) }
+    }
+}
+
+/// The column that tells for how long QEMU runs.
+const UP: usize = 8;
+
 fn booted(conditions: &[Condition]) -> Cell {
     match conditions.iter().find(|condition| condition.r#type == "Booted").map(Condition::status) {
         Some(ConditionStatus::True) => Cell::new("yes", Tone::Good),
@@ -91,10 +129,10 @@ fn note(guest: &Guest, now: Timestamp) -> Cell {
             Tone::Warn,
         );
     }
+    // The first rung that is broken holds up the others.
     let ladder = ["ImageReady", "NetworkReady", "CertificatesReady", "VolumesReady", "Running"];
-    let broken = status
-        .conditions
-        .iter()
+    let broken = words::in_order(&status.conditions)
+        .into_iter()
         .find(|condition| condition.status() == ConditionStatus::False && ladder.contains(&condition.r#type.as_str()));
     match broken {
         // Who was asked to stop does not run, and that is well.

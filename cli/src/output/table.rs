@@ -44,6 +44,27 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Makes columns at least as wide as they were, and remembers how wide they are now: rows that come one after the
+    /// other, each as a table of its own, stay in line.
+    pub(crate) fn keep_in_line(&mut self, widths: &mut Vec<usize>) {
+        widths.resize(self.heading.len(), 0);
+        for (column, (width, heading)) in widths.iter_mut().zip(&self.heading).enumerate() {
+            let cells = || self.rows.iter().filter_map(|row| row.get(column));
+            let widest = cells().map(|cell| cell.text.chars().count()).max().unwrap_or(0);
+            *width = (*width).max(widest).max(heading.chars().count());
+        }
+        for cells in &mut self.rows {
+            for (cell, width) in cells.iter_mut().zip(widths.iter()) {
+                cell.text = format!("{:<width$}", cell.text);
+            }
+        }
+    }
+
+    /// The rows alone, as lines.
+    pub(crate) fn render_rows(&self, view: &View) -> String {
+        self.render(view).split_once('\n').map_or_else(String::new, |(_, rows)| rows.to_owned())
+    }
+
     /// Each line ends with a newline and has no blanks before it.
     pub(crate) fn render(&self, view: &View) -> String {
         let mut layout = Layout::new();

@@ -58,10 +58,11 @@ fn running() -> Guest {
     let status = GuestStatus {
         phase: i32::from(GuestPhase::Running),
         conditions: vec![
+            // The agent sends them by name; people read them in the order in which they come true.
+            condition("Booted", ConditionStatus::True, "Reported", "", 11_515),
             condition("ImageReady", ConditionStatus::True, "Stored", "", 11_600),
             condition("NetworkReady", ConditionStatus::True, "Attached", "", 11_590),
             condition("Running", ConditionStatus::True, "Running", "QMP says that it runs", 11_520),
-            condition("Booted", ConditionStatus::True, "Reported", "", 11_515),
         ],
         running_generation: 4,
         observed_generation: 4,
@@ -196,6 +197,18 @@ fn guests_in_a_table() {
     insta::assert_snapshot!("guests", guest::table(&guests, false, view().now).render(&view()));
     let wide = View { width: None, ..view() };
     insta::assert_snapshot!("guests_wide", guest::table(&guests, true, wide.now).render(&wide));
+}
+
+#[test]
+fn a_watch_stays_in_line_and_tells_no_news_twice() {
+    let mut lines = guest::Lines::new(false);
+    let mut preparing = running();
+    if let Some(status) = &mut preparing.status {
+        status.phase = i32::from(GuestPhase::Preparing);
+    }
+    let later = View { now: Timestamp::from_second(NOW + 5).unwrap(), ..view() };
+    let text = lines.next(&preparing, &view()) + &lines.next(&running(), &view()) + &lines.next(&running(), &later);
+    insta::assert_snapshot!(text);
 }
 
 #[test]

@@ -65,6 +65,18 @@ pub(crate) fn verdict(verdict: Verdict) -> (&'static str, Tone) {
     }
 }
 
+/// What a guest reaches one after the other.
+pub(crate) const RUNGS: [&str; 7] =
+    ["ImageReady", "NetworkReady", "CertificatesReady", "VolumesReady", "Running", "Booted", "Ready"];
+
+/// In the order in which they come true; what is no rung follows, by name.
+pub(crate) fn in_order(conditions: &[Condition]) -> Vec<&Condition> {
+    let mut conditions: Vec<&Condition> = conditions.iter().collect();
+    let rung = |name: &str| RUNGS.iter().position(|rung| *rung == name).unwrap_or(RUNGS.len());
+    conditions.sort_by(|one, other| (rung(&one.r#type), &one.r#type).cmp(&(rung(&other.r#type), &other.r#type)));
+    conditions
+}
+
 /// Conditions that tell of trouble by being true.
 const UNWELCOME: [&str; 6] = ["RestartRequired", "Deleting", "Drift", "Degraded", "Cordoned", "Quarantined"];
 

@@ -203,7 +203,7 @@ async fn watch(session: &Session, arguments: &GetArguments, agent: &Agent) -> Re
         None => None,
     };
     let mut watch = GuestWatch::start(agent).await?;
-    let mut heading = true;
+    let mut lines = guest::Lines::new(arguments.output == Format::Wide);
     loop {
         let (guest, gone) = match watch.next().await? {
             Change::Present(guest) => (guest, false),
@@ -214,13 +214,7 @@ async fn watch(session: &Session, arguments: &GetArguments, agent: &Agent) -> Re
         }
         match arguments.output {
             Format::Table | Format::Wide if gone => print(&format!("{} is gone\n", full_name(&guest)))?,
-            Format::Table | Format::Wide => {
-                let wide = arguments.output == Format::Wide;
-                let page = guest::table(&[*guest], wide, session.view().now).render(&session.view());
-                let lines = if heading { page.as_str() } else { page.split_once('\n').map_or("", |(_, rows)| rows) };
-                print(lines)?;
-                heading = false;
-            }
+            Format::Table | Format::Wide => print(&lines.next(&guest, &session.view()))?,
             // What is gone is nothing to print: its last state would look as if it were there.
             Format::Json | Format::Yaml if gone => {}
             format => {

@@ -49,7 +49,7 @@ fn identity(page: &mut Page<'_>, spec: &GuestSpec, status: &GuestStatus) {
     page.fact("labels", &labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(", "));
     let machine = spec.machine.clone().unwrap_or_default();
     let accelerator = word(&ACCELERATORS, machine.accelerator()).unwrap_or("auto");
-    page.fact("machine", &format!("{} vCPUs, {}, {accelerator}", machine.vcpus, size(machine.memory_bytes)));
+    page.fact("machine", &format!("{}, {}, {accelerator}", vcpus(machine.vcpus), size(machine.memory_bytes)));
     page.fact(
         "boot",
         &match spec.boot.as_ref().and_then(|boot| boot.method.as_ref()) {
@@ -105,6 +105,10 @@ fn generation(spec: &GuestSpec, status: &GuestStatus) -> String {
     }
 }
 
+fn vcpus(number: u32) -> String {
+    if number == 1 { "1 vCPU".to_owned() } else { format!("{number} vCPUs") }
+}
+
 fn disk_text(disk: &Disk) -> String {
     match &disk.kind {
         Some(disk::Kind::Root(root)) if root.size_bytes == 0 => "root, of the image's size".to_owned(),
@@ -123,7 +127,11 @@ fn lifecycle(lifecycle: &Lifecycle) -> String {
 
 fn process(process: &Process) -> String {
     let accelerator = word(&ACCELERATORS, process.accelerator()).unwrap_or("an unknown accelerator");
-    let since = process.started_at.and_then(time).map(|time| format!(", since {time}")).unwrap_or_default();
+    let since = process
+        .started_at
+        .and_then(|started| time(prost_types::Timestamp { nanos: 0, ..started }))
+        .map(|time| format!(", since {time}"))
+        .unwrap_or_default();
     format!("pid {}, QEMU {} with {accelerator}{since}", process.pid, process.qemu_version)
 }
 

@@ -2,11 +2,10 @@
 
 use goliath_proto::agent::v1::{ConditionStatus, Guest, GuestPhase};
 
-use crate::output::{text::printable, words};
-
-/// In the order in which a guest gets there.
-const RUNGS: [&str; 7] =
-    ["ImageReady", "NetworkReady", "CertificatesReady", "VolumesReady", "Running", "Booted", "Ready"];
+use crate::output::{
+    text::printable,
+    words::{self, RUNGS},
+};
 
 /// Where the waiting ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
