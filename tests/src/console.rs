@@ -54,6 +54,17 @@ impl Console {
         }
     }
 
+    /// Sends a line that ends the guest, and waits until the console has shown it or is closed.
+    pub async fn last_command(mut self, line: &str) -> Result<()> {
+        self.send("").await?;
+        self.expect(PROMPT).await?;
+        self.send(line).await?;
+        match tokio::time::timeout(LIMIT, self.read_until(line)).await {
+            Ok(_) => Ok(()),
+            Err(_) => bail!("the console did not take {line:?}; it said {:?}", self.seen),
+        }
+    }
+
     /// Sends a line to the tiny image's shell and gives what it printed until the next prompt.
     pub async fn command(&mut self, line: &str) -> Result<String> {
         // An empty line brings a prompt, whatever was on the console before.

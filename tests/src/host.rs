@@ -13,10 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
-};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -369,9 +366,8 @@ fn until_empty(directory: &Path, limit: Duration) -> Result<()> {
         if left.is_empty() {
             return Ok(());
         }
-        let patience = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now()))?;
-        let seen = poll(&mut [PollFd::new(removals.as_fd(), PollFlags::POLLIN)], patience)?;
-        anyhow::ensure!(seen > 0, "after {limit:?} these are left: {left:?}");
+        let seen = process::readable(removals.as_fd(), deadline)?;
+        anyhow::ensure!(seen, "after {limit:?} these are left: {left:?}");
         // What was removed is seen in the directory itself.
         removals.read_events()?;
     }

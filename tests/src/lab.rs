@@ -164,7 +164,7 @@ where
     let outcome = runtime.block_on(AssertUnwindSafe(limited).catch_unwind());
     let failure = match outcome {
         Ok(Ok(Ok(()))) => return,
-        Ok(Ok(Err(error))) => format!("{error:?}"),
+        Ok(Ok(Err(error))) => format!("{error:#}"),
         Ok(Err(_)) => format!("the test took longer than {TEST_LIMIT:?}"),
         Err(panic) => {
             eprintln!("{}", lab.log_ends());

@@ -5,15 +5,18 @@ use std::{
     fs,
     io::{self},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// A process, held by a descriptor: its number cannot come to mean another one.
@@ -60,9 +63,21 @@ impl Process {
 
     /// Waits for its end; false when `limit` passed first.
     pub fn wait(&self, limit: Duration) -> io::Result<bool> {
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let mut watched = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut watched, timeout)? > 0)
+        readable(self.descriptor.as_fd(), Instant::now() + limit)
+    }
+}
+
+/// Waits until a descriptor has something to say; false when the deadline passed first.
+pub(crate) fn readable(descriptor: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            // Children of the lab end at any time, and their signals come to any thread.
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

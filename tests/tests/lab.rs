@@ -5,13 +5,16 @@
 use std::{
     fs,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use goliath_lab::{
     namespace::inside,
     process::running_in,
+    run,
     scratch::{OWNER, Scratch, mounts_below},
     underlay::{Underlay, connect},
 };
@@ -40,6 +43,28 @@ fn what_a_killed_lab_left_is_swept_away_by_the_next() {
     let next = Scratch::new().unwrap();
     assert!(!dead.path().exists());
     assert!(next.path().exists());
+}
+
+#[test]
+fn a_test_that_fails_leaves_nothing_behind() {
+    let (mut directory, mut processes) = (PathBuf::new(), Vec::new());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        run(async |lab| {
+            lab.directory().clone_into(&mut directory);
+            let host = lab.host("a").start().await?;
+            let guest = lab.cluster("blue").over(&[&host]).await?.guest("worker-0").on(&host).apply().await?;
+            guest.until_running().await?;
+            processes = host.guest_processes().await?;
+            anyhow::bail!("as it shall")
+        });
+    }));
+    assert!(outcome.is_err());
+    assert!(!processes.is_empty(), "the guest has no process");
+    for process in processes {
+        assert!(process.wait(Duration::from_secs(1)).unwrap(), "this still runs: {}", process.command);
+    }
+    assert!(!directory.exists());
+    assert_eq!(mounts_below(&directory).unwrap(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]

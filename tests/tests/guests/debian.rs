@@ -24,6 +24,8 @@ fn a_debian_guest_boots_until_cloud_init_is_done() {
         let guest = plan.on(&host).apply().await?;
         guest.until_within(BOOT_LIMIT, "booted", |status| goliath_lab::guest::is_true(status, "Booted")).await?;
 
+        // What is typed before the shell reads is lost.
+        guest.until_it_says("root@debian-0:~#").await?;
         let mut console = guest.console().await?;
         for (command, answer) in [
             ("cloud-init status --wait", "status: done"),

@@ -30,7 +30,7 @@ fn power_off_reset_and_panic_are_told_apart() {
         let comes_back = cluster.guest("comes-back").lifecycle(on_failure).on(&host).apply().await?;
         for (guest, command) in [(&off, "poweroff"), (&panics, "panic"), (&resets, "reboot"), (&comes_back, "panic")] {
             guest.until_booted().await?;
-            guest.console().await?.send(command).await?;
+            guest.console().await?.last_command(command).await?;
         }
 
         assert_eq!(after_the_end(&off, GuestPhase::Stopped).await?.reason(), ExitReason::GuestShutdown);
@@ -51,7 +51,7 @@ fn a_guest_that_always_fails_waits_longer_each_time() {
         let guest = lab.cluster("blue").over(&[&host]).await?.guest("worker-0").on(&host).apply().await?;
         guest.until_booted().await?;
         for end in 1..=2 {
-            guest.console().await?.send("panic").await?;
+            guest.console().await?.last_command("panic").await?;
             let status = guest.until_phase(GuestPhase::Backoff).await?;
             let (exit, next) = (last_exit(&status).time.unwrap(), status.next_attempt_time.unwrap());
             let wait = (next.seconds - exit.seconds) * 1000 + i64::from(next.nanos - exit.nanos) / 1_000_000;
@@ -109,8 +109,9 @@ fn a_guest_that_never_says_so_is_running_and_not_booted() {
         let host = lab.host("a").start().await?;
         let cluster = lab.cluster("blue").over(&[&host]).await?;
         let guest = cluster.guest("silent").kernel_words("goliath.no_ready").on(&host).apply().await?;
+        guest.until_running().await?;
         guest.until_it_says("goliath-init: ready").await?;
-        let status = guest.until_running().await?;
+        let status = guest.status().await?;
         assert!(!is_true(&status, "Booted"));
         Ok(())
     });
