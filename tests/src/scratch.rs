@@ -80,6 +80,11 @@ impl Drop for Scratch {
     }
 }
 
+/// Whether there is a lab of this name whose process lives.
+pub fn is_up(name: &str) -> Result<bool> {
+    Ok(owner_of(&Path::new(ROOT).join(name))?.is_some())
+}
+
 /// Asks the process that answers for the lab of this name to end, waits for that, and removes what is left.
 ///
 /// False where there is no such lab.
@@ -88,17 +93,21 @@ pub fn remove_named(name: &str) -> Result<bool> {
     if !path.exists() {
         return Ok(false);
     }
-    if let Ok(owner) = fs::read_to_string(path.join(OWNER))
-        && let Some((pid, _)) = owner.split_once(' ')
-        && let Some(process) = Process::open(pid.parse()?)?
-        // The process that is held is the one that is meant.
-        && identity(pid).is_ok_and(|now| now == owner)
-    {
-        process.terminate()?;
-        process.wait(Duration::from_secs(30))?;
+    if let Some(owner) = owner_of(&path)? {
+        owner.terminate()?;
+        owner.wait(Duration::from_secs(30))?;
     }
     remove(&path)?;
     Ok(true)
+}
+
+/// The process that answers for a directory, if it lives.
+fn owner_of(path: &Path) -> Result<Option<Process>> {
+    let Ok(owner) = fs::read_to_string(path.join(OWNER)) else { return Ok(None) };
+    let Some((pid, _)) = owner.split_once(' ') else { return Ok(None) };
+    let process = Process::open(pid.parse()?)?;
+    // Looked at once it is held: it is the one that is meant.
+    Ok(process.filter(|_| identity(pid).is_ok_and(|now| now == owner)))
 }
 
 fn remove(path: &Path) -> Result<()> {

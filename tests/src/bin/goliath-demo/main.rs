@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{report::Report, stage::Stage};
 
-/// The name of the demo's lab: what it leaves behind is found again by it.
+/// The name of the lab that `--keep` leaves: by it `clean` finds it again. Any other demo has a name of its own.
 const NAME: &str = "demo";
 
 /// Shows Goliath at work: two hosts, two clusters, four guests.
@@ -65,12 +65,19 @@ fn clean() -> Result<()> {
 #[tokio::main]
 async fn perform(keep: bool) -> Result<()> {
     goliath_lab::program::require_root()?;
-    if goliath_lab::scratch::remove_named(NAME)? {
-        println!("An earlier demo was still there; it is gone now.");
-    }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut report = Report::new();
-    let lab = goliath_lab::Lab::named(NAME)?;
+    let lab = if keep {
+        let here = std::env::current_exe()?;
+        anyhow::ensure!(
+            !goliath_lab::scratch::is_up(NAME)?,
+            "one is up already: remove it with {} clean",
+            here.display()
+        );
+        goliath_lab::Lab::named(NAME)?
+    } else {
+        goliath_lab::Lab::new()?
+    };
     let shown = tokio::select! {
         shown = show(&lab, &mut report, keep) => shown,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
