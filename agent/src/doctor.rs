@@ -5,7 +5,13 @@ use std::{path::Path, process::Stdio, time::Duration};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use tokio::process::Command;
 
-use crate::{config::Config, ledger::Ledger, qemu::KvmVerdict, reconcile::Rooms};
+use crate::{
+    config::Config,
+    errors::with_causes,
+    ledger::Ledger,
+    qemu::{Discovery, KvmVerdict, discover, known_guests},
+    reconcile::Rooms,
+};
 
 /// A tool that does not tell its version within this time does not work.
 const TOOL_LIMIT: Duration = Duration::from_secs(10);
@@ -85,6 +91,7 @@ pub async fn examine(config: &Config, rooms: &Rooms) -> Vec<Check> {
         runtime_directory(&config.directories.runtime),
         unreadable(&rooms.ledger),
     ];
+    checks.push(strangers(&config.directories.runtime, rooms).await);
     checks.push(kvm(rooms.accelerators.verdict(), config.qemu.allow_tcg));
     for name in rooms.issuers.names() {
         if let Some(issuer) = rooms.issuers.get(name) {
@@ -98,6 +105,27 @@ pub async fn examine(config: &Config, rooms: &Rooms) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// QEMUs that hold a guest's lock though nobody asked for the guest: after a ledger was lost, say. Never touched.
+async fn strangers(runtime: &Path, rooms: &Rooms) -> Check {
+    const NAME: &str = "strangers";
+    let known = match known_guests(runtime) {
+        Ok(known) => known,
+        Err(error) => return Check::warning(NAME, with_causes(&error), "mend the runtime directory"),
+    };
+    let guests = rooms.ledger.snapshot().guests;
+    let mut found = Vec::new();
+    for uid in known.into_iter().filter(|uid| !guests.contains_key(uid)) {
+        if !matches!(discover(&rooms.launcher.paths(uid), uid).await, Ok(Discovery::None)) {
+            found.push(uid.to_string());
+        }
+    }
+    if found.is_empty() {
+        return Check::pass(NAME, "every QEMU is of a guest that was asked for");
+    }
+    let hint = "apply their guests with these uids again to take them up, or end them by hand";
+    Check::fail(NAME, format!("QEMUs of guests that nobody asked for run: {}", found.join(", ")), hint)
 }
 
 /// An openable /dev/kvm proves nothing: some nested kinds run firmware and no stock Linux.

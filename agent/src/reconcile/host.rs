@@ -33,7 +33,7 @@ use crate::{
     image::ImageLease,
     network::Port,
     qemu::{self, BootWatch, GuestPaths, Process, Qmp, QmpLimits, Running, arguments::Listener, discover, is_guest},
-    spec::{Digest, GuestSpec, GuestUid},
+    spec::{ByteSize, Digest, GuestSpec, GuestUid},
 };
 
 /// QEMU and its virtiofsd end together within this time.
@@ -109,6 +109,11 @@ impl HostExecutor {
                 }
             });
         }
+        let log = ConsoleLog::new(
+            self.shared.paths.console_log(),
+            ByteSize::bytes(self.shared.rooms.qemu.console_log_kib.saturating_mul(1 << 10)),
+        );
+        tokio::spawn(keep_bounded(log, self.shared.uid, reports.clone()));
         if has_volume {
             tokio::spawn(watch_volume(self.shared.paths.clone(), process.clone(), reports));
         }
@@ -230,6 +235,16 @@ impl Executor for HostExecutor {
 impl fmt::Debug for HostExecutor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("HostExecutor").field("uid", &self.shared.uid).finish_non_exhaustive()
+    }
+}
+
+/// QEMU itself appends to the console's log, and a guest can write without end.
+async fn keep_bounded(log: ConsoleLog, uid: GuestUid, reports: mpsc::Sender<MachineEvent>) {
+    tokio::select! {
+        Err(reason) = log.keep_bounded() => {
+            tracing::warn!(guest = %uid, %reason, "its console log is not kept bounded any more");
+        }
+        () = reports.closed() => {}
     }
 }
 
