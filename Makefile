@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 GOLIATH_CACHE ?= $(HOME)/.cache/goliath
 export GOLIATH_CACHE
+# Programs are run from here: `cargo run` of one package would build the dependencies again, for it alone.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ test: setup images build ## Unit tests and the lab: real QEMU, Vault, registry a
 	cargo test --locked --workspace
 
 demo: setup images build ## Two hosts, two clusters, four guests; KEEP=1 leaves them running
-	cargo run --locked --quiet --package goliath-lab --bin goliath-demo -- $(if $(KEEP),--keep)
+	$(TARGET)/debug/goliath-demo $(if $(KEEP),--keep)
 
 bench: images ## Measure against bare QEMU, libvirt, bridge and skopeo; writes target/bench.json
 	@scripts/setup bench

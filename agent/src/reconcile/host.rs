@@ -32,7 +32,10 @@ use crate::{
     files,
     image::ImageLease,
     network::Port,
-    qemu::{self, BootWatch, GuestPaths, Process, Qmp, QmpLimits, Running, arguments::Listener, discover, is_guest},
+    qemu::{
+        self, BootWatch, ConsoleLog, GuestPaths, Process, Qmp, QmpLimits, Running, arguments::Listener, discover,
+        is_guest,
+    },
     spec::{ByteSize, Digest, GuestSpec, GuestUid},
 };
 
