@@ -5,7 +5,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::{
         fd::{OwnedFd, RawFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::{
+            net::{UnixListener, UnixStream},
+            process::CommandExt as _,
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -50,7 +53,13 @@ impl Blueprint {
         let arguments: Vec<String> = words.collect();
         let mut files = Vec::new();
         for number in numbers(&arguments) {
-            let kind = kind(&process, number, keep).with_context(|| format!("QEMU's open file {number}"))?;
+            let kind = match use_of(number, &arguments)? {
+                Use::Listener => Kind::Listener,
+                Use::Tap => Kind::Tap,
+                Use::Log => Kind::Log,
+                Use::Loaded => Kind::ReadOnly(copy(&file(&process, number)?, number, keep)?),
+                Use::Disk => Kind::ReadOnly(copy(&seed(&process)?, number, keep)?),
+            };
             files.push((number, kind));
         }
         let qmp = arguments.iter().find_map(|argument| number_after(argument, "socket,id=qmp,fd="));
@@ -100,8 +109,16 @@ impl Blueprint {
         command.args(&self.arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(directory.join(format!("{name}.stderr")))?);
         command.fd_mappings(mappings).map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        in_a_session_of_its_own(&mut command);
         Ok(Prepared { command, qmp: qmp.context("QMP is not among QEMU's open files")? })
     }
+}
+
+/// As the agent's QEMUs are: the kernel shares processors out by sessions, so that all in one would be given less.
+#[allow(unsafe_code)] // The standard library has no stable way to do it.
+fn in_a_session_of_its_own(command: &mut Command) {
+    // SAFETY: between fork and exec, setsid(2) alone is called: it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into)) };
 }
 
 /// A QEMU that has all but its start.
@@ -179,25 +196,59 @@ fn leading_number(text: &str) -> Option<RawFd> {
     text.get(..end)?.parse().ok()
 }
 
-fn kind(process: &Path, number: RawFd, keep: &Path) -> Result<Kind> {
-    let target = fs::read_link(process.join("fd").join(number.to_string()))?;
-    let shown = target.to_string_lossy();
-    if shown.starts_with("socket:") {
-        return Ok(Kind::Listener);
+/// What QEMU does with an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Listener,
+    Tap,
+    Log,
+    Loaded,
+    Disk,
+}
+
+fn use_of(number: RawFd, arguments: &[String]) -> Result<Use> {
+    let found = arguments.iter().find_map(|argument| {
+        let ends = |mark: &str| {
+            argument.split_once(&format!("{mark}{number}")).is_some_and(|(_, rest)| leading_number(rest).is_none())
+        };
+        if argument.starts_with("socket,") && argument.contains("server=on") && ends(",fd=") {
+            Some(Use::Listener)
+        } else if argument.starts_with("tap,") && ends(",fd=") {
+            Some(Use::Tap)
+        } else if ends("/proc/self/fd/") {
+            Some(Use::Loaded)
+        } else if ends("logfile=/dev/fdset/") {
+            Some(Use::Log)
+        } else if argument.starts_with('{') && ends("/dev/fdset/") {
+            Some(Use::Disk)
+        } else {
+            None
+        }
+    });
+    found.with_context(|| format!("the bench does not know what QEMU does with its open file {number}"))
+}
+
+fn file(process: &Path, number: RawFd) -> Result<PathBuf> {
+    Ok(fs::read_link(process.join("fd").join(number.to_string()))?)
+}
+
+/// The only disk of the bench's guests. QEMU has it open under a number of its own choice.
+fn seed(process: &Path) -> Result<PathBuf> {
+    let files = fs::read_dir(process.join("fd"))?.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    let mut seeds: Vec<PathBuf> =
+        files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().contains("seed"))).collect();
+    seeds.dedup();
+    match seeds.as_slice() {
+        [seed] => Ok(seed.clone()),
+        other => bail!("the bench's guest shall have a seed and no other disk, not {other:?}"),
     }
-    if shown == "/dev/net/tun" {
-        return Ok(Kind::Tap);
-    }
-    let details = fs::read_to_string(process.join("fdinfo").join(number.to_string()))?;
-    let flags = details.lines().find_map(|line| line.strip_prefix("flags:")).context("it has no flags")?;
-    let flags = i32::from_str_radix(flags.trim(), 8)?;
-    if flags & nix::libc::O_APPEND != 0 {
-        return Ok(Kind::Log);
-    }
-    ensure!(flags & nix::libc::O_ACCMODE == nix::libc::O_RDONLY, "{shown} is written to: two QEMUs cannot share it");
-    let copy = keep.join(format!("{number}"));
-    fs::copy(&target, &copy).with_context(|| format!("cannot copy {shown}"))?;
-    Ok(Kind::ReadOnly(copy))
+}
+
+/// The original may go with the guest.
+fn copy(file: &Path, number: RawFd, keep: &Path) -> Result<PathBuf> {
+    let copy = keep.join(number.to_string());
+    fs::copy(file, &copy).with_context(|| format!("cannot copy {}", file.display()))?;
+    Ok(copy)
 }
 
 #[cfg(test)]
@@ -210,6 +261,12 @@ mod tests {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         assert_eq!(numbers(&arguments), [5, 10, 18, 19]);
         assert_eq!(numbers(&["-smp".to_owned(), "fd=2".to_owned(), "fd=x".to_owned()]), [] as [RawFd; 0]);
+        let uses = ["-add-fd", "fd=1,set=1", "socket,id=a,fd=10,server=on,logfile=/dev/fdset/1", "/proc/self/fd/5"];
+        let uses: Vec<String> = uses.iter().map(ToString::to_string).collect();
+        assert_eq!(use_of(1, &uses).unwrap(), Use::Log);
+        assert_eq!(use_of(10, &uses).unwrap(), Use::Listener);
+        assert_eq!(use_of(5, &uses).unwrap(), Use::Loaded);
+        assert!(use_of(7, &uses).is_err());
         assert_eq!(number_after("socket,id=qmp,fd=8,server=on", "socket,id=qmp,fd="), Some(8));
     }
 }

@@ -10,12 +10,17 @@ use crate::{bare::Blueprint, figure::Figure, figure::Plan, libvirt::Libvirt, sta
 
 const ROUNDS: usize = 9;
 
-const COST: &str = "Beside QEMU's own start: a durable record, a tap with its rules, a seed, and the process that \
-                    confines itself before it becomes QEMU.";
+const COST: &str = "Before QEMU runs, the agent writes a record to disk and syncs it, makes a seed, attaches a tap by \
+                    netlink and an nft process, and runs its own program once, which confines itself and becomes QEMU.";
 const BESIDE_BARE: Plan =
     Plan { name: "Apply to running", unit: "ms", baseline_name: "bare QEMU", goal: Some(1.25), cost: COST };
-const BESIDE_LIBVIRT: Plan =
-    Plan { name: "Apply to running", unit: "ms", baseline_name: "virsh create", goal: Some(0.2), cost: COST };
+const BESIDE_LIBVIRT: Plan = Plan {
+    name: "Apply to running, against libvirt",
+    unit: "ms",
+    baseline_name: "virsh create",
+    goal: Some(0.2),
+    cost: COST,
+};
 
 pub(crate) async fn measure(stage: &Stage) -> Result<Vec<Figure>> {
     let directory = stage.lab().directory().join("start");
