@@ -11,5 +11,7 @@ pub mod agent {
     }
 }
 
+pub mod values;
+
 /// The descriptors of all files, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/goliath_descriptor.bin"));

@@ -9,12 +9,12 @@ use super::{bounded, ipv4, texts::filled_line};
 use crate::{
     api::violations::{Path, Violation, Violations},
     config::Config,
-    spec::{Generation, GuestEndpoint, HostEndpoint, InvalidValue, MacAddress, Mtu, NetworkSpec, Peer, PeerList, Vni},
+    spec::{
+        Generation, GuestEndpoint, HostEndpoint, InvalidValue, MacAddress, Mtu, NetworkSpec, OverlayCidr, Peer,
+        PeerList, Vni,
+    },
 };
 
-/// Room for the gateway, the host and one guest, beside the network's and the broadcast address: a /29 has six.
-const LONGEST_PREFIX: u8 = 29;
-const SHORTEST_PREFIX: u8 = 8;
 const MOST_DNS_SERVERS: usize = 8;
 const MOST_PEERS: usize = 4096;
 const MOST_GUESTS_OF_A_PEER: usize = 4096;
@@ -30,7 +30,7 @@ fn read(violations: &mut Violations, at: &Path, spec: &pb::NetworkSpec) -> Optio
     let cluster = violations.parse(&at.field("cluster"), &spec.cluster);
     let generation = violations.take(&at.field("generation"), Generation::try_from(spec.generation));
     let vni = violations.take(&at.field("vni"), Vni::try_from(spec.vni));
-    let cidr = violations.take(&at.field("cidr"), cidr(&spec.cidr));
+    let cidr = violations.parse(&at.field("cidr"), &spec.cidr).map(OverlayCidr::network);
     let gateway = violations.take(&at.field("gateway_address"), member(&spec.gateway_address, cidr));
     let host_at = at.field("host_address");
     let host_address = violations.take(&host_at, member(&spec.host_address, cidr));
@@ -59,29 +59,6 @@ fn read(violations: &mut Violations, at: &Path, spec: &pb::NetworkSpec) -> Optio
         egress: spec.egress,
         dns_servers: dns_servers?,
     })
-}
-
-fn cidr(text: &str) -> Result<Ipv4Network, InvalidValue> {
-    // A bare address would be read as a network of one.
-    let cidr: Ipv4Network = Some(text)
-        .filter(|text| text.contains('/'))
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| InvalidValue::new(format!("{text:?} is not an IPv4 network like 10.7.0.0/24")))?;
-    let base = cidr.network();
-    if cidr.ip() != base {
-        return Err(InvalidValue::new(format!("{text:?} has host bits: is {base}/{} meant?", cidr.prefix())));
-    }
-    if !(SHORTEST_PREFIX..=LONGEST_PREFIX).contains(&cidr.prefix()) {
-        return Err(InvalidValue::new(format!(
-            "is a /{}: /{SHORTEST_PREFIX} to /{LONGEST_PREFIX} have room for a cluster",
-            cidr.prefix()
-        )));
-    }
-    let reserved = base.octets()[0] == 0 || base.octets()[0] >= 224 || base.is_loopback() || base.is_link_local();
-    if reserved {
-        return Err(InvalidValue::new(format!("{text} is not for machines: take a private network like 10.7.0.0/24")));
-    }
-    Ok(cidr)
 }
 
 /// An address that a machine in the network can have; where the network itself is no good, any.

@@ -1,6 +1,6 @@
 //! Names: each its own type, so that a guest's cannot stand where a cluster's is meant.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -40,13 +40,14 @@ impl fmt::Display for GuestUid {
     }
 }
 
-/// Declares a type for a text that was checked: `parse`, `as_str`, `Display`, and serde by way of the check.
+/// Declares a type for a text that was checked: `parse`, `as_str`, `Display`, and serde by way of the check. Copies
+/// share the text: it is the key of many maps.
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text.
@@ -61,7 +62,7 @@ macro_rules! checked_text {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let check: fn(&str) -> Result<(), InvalidValue> = $check;
                 check(text)?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -75,7 +76,7 @@ macro_rules! checked_text {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                (*name.0).to_owned()
             }
         }
 
@@ -108,6 +109,21 @@ checked_text!(
     dns_label
 );
 checked_text!(
+    /// The name of a pool of a cluster's workers.
+    PoolName,
+    dns_label
+);
+checked_text!(
+    /// A machine that runs an agent, as the operator names it.
+    HostName,
+    dns_name
+);
+checked_text!(
+    /// Where hosts fail together: a room, a rack.
+    ZoneName,
+    dns_name
+);
+checked_text!(
     /// By this a guest finds a data disk: `/dev/disk/by-id/virtio-<serial>`. virtio-blk carries 20 bytes.
     DiskSerial,
     |text| {
@@ -133,6 +149,14 @@ fn dns_label(text: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
+/// RFC 1123: labels with dots between, 253 characters at most.
+fn dns_name(text: &str) -> Result<(), InvalidValue> {
+    if text.len() > 253 {
+        return Err(InvalidValue::new(format!("has {} characters: a DNS name has at most 253", text.len())));
+    }
+    text.split('.').try_for_each(dns_label)
+}
+
 fn only(text: &str, allowed: impl Fn(char) -> bool, what: &str) -> Result<(), InvalidValue> {
     match text.chars().find(|c| !allowed(*c)) {
         Some(stranger) => Err(InvalidValue::new(format!("contains {stranger:?}: only {what} may stand here"))),
@@ -153,6 +177,17 @@ mod tests {
         }
         for bad in ["", "-a", "a-", "A", "a.b", "../etc", "a b", "é", &"x".repeat(64), &"n".repeat(200)] {
             assert!(bad.parse::<GuestName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_have_a_name_with_dots() {
+        let long = format!("{0}.{0}.{0}.{0}", "x".repeat(63));
+        for good in ["rack-3.example", "a", "10.0.0.1", &long[..253]] {
+            assert!(good.parse::<HostName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "a..b", "a.", ".a", "A.b", "a/b", &long[..254]] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad}");
         }
     }
 
