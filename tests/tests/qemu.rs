@@ -28,6 +28,7 @@ use goliath_agent::{
     spec::{ByteSize, GuestUid},
 };
 use goliath_lab::{bare_guest::BareGuest, program};
+use tokio::sync::watch;
 
 /// Whom QEMU runs as in tests: a user that every Debian has.
 const USER: &str = "nobody";
@@ -128,6 +129,10 @@ async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < end, "{what:?} did not come within 2 min");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+fn connected(running: &Running) -> watch::Receiver<Option<Qmp>> {
+    watch::Sender::new(Some(running.qmp.clone())).subscribe()
 }
 
 fn status_of(pid: i32, field: &str) -> String {
@@ -324,12 +329,25 @@ async fn a_guest_deaf_to_the_button_ends_by_its_agent() {
     let host = Host::new();
     let running = host.launch(Host::machine("guest=agent")).await;
     let uid = running.record.uid;
-    let mut boot = BootWatch::start(host.paths(uid), running.process.clone(), running.qmp.clone());
+    let mut boot = BootWatch::start(host.paths(uid), running.process.clone(), connected(&running));
     let booted = tokio::time::timeout(Duration::from_mins(2), boot.booted()).await.unwrap();
     assert_eq!(booted.signal, BootSignal::GuestAgent);
     let (step, _) = end(&host, &running, Duration::from_secs(20)).await;
     assert_eq!(step, ShutdownStep::GuestAgent);
     host.wait_for_console(uid, "SHUTDOWN-BY-AGENT").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_agent_is_asked_when_qmp_answers_late() {
+    let host = Host::new();
+    let running = host.launch(Host::machine("guest=agent")).await;
+    let qmp = watch::Sender::new(None);
+    let mut boot = BootWatch::start(host.paths(running.record.uid), running.process.clone(), qmp.subscribe());
+    host.wait_for_console(running.record.uid, "GUEST-UP").await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), boot.booted()).await.is_err());
+    qmp.send_replace(Some(running.qmp.clone()));
+    let booted = tokio::time::timeout(Duration::from_mins(2), boot.booted()).await.unwrap();
+    assert_eq!(booted.signal, BootSignal::GuestAgent);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,14 +403,14 @@ async fn a_guest_that_said_it_is_up_while_no_agent_listened_is_heard() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(!log.contains("NOTIFIED"), "it waits for somebody to listen");
 
-    let mut boot = BootWatch::start(paths.clone(), running.process.clone(), running.qmp.clone());
+    let mut boot = BootWatch::start(paths.clone(), running.process.clone(), connected(&running));
     let booted = tokio::time::timeout(Duration::from_secs(30), boot.booted()).await.unwrap();
     assert_eq!(booted.signal, BootSignal::Notified);
     host.wait_for_console(uid, "NOTIFIED").await;
     drop(boot);
 
     // It says so once; the next agent reads what this one saw.
-    let mut again = BootWatch::start(paths, running.process.clone(), running.qmp.clone());
+    let mut again = BootWatch::start(paths, running.process.clone(), connected(&running));
     let remembered = tokio::time::timeout(Duration::from_secs(5), again.booted()).await.unwrap();
     assert_eq!(remembered, booted);
 }

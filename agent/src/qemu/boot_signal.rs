@@ -67,14 +67,15 @@ pub struct BootWatch {
 }
 
 impl BootWatch {
-    /// What was seen of this very process before counts.
-    pub fn start(paths: GuestPaths, process: Process, qmp: Qmp) -> Self {
+    /// What was seen of this very process before counts. `qmp` is the connection of the moment, if there is one: a guest
+    /// that writes is heard without, a guest agent is asked once there is.
+    pub fn start(paths: GuestPaths, process: Process, qmp: watch::Receiver<Option<Qmp>>) -> Self {
         let (sender, booted) = watch::channel(None);
         let task = tokio::spawn(async move {
             let seen = if let Some(booted) = read_record(&paths.boot_record(), &process) {
                 booted
             } else {
-                let booted = signalled(&paths, &qmp).await;
+                let booted = signalled(&paths, qmp).await;
                 if let Err(reason) = write_record(&paths.boot_record(), &process, booted) {
                     tracing::warn!(%reason, "cannot write down that the guest is up");
                 }
@@ -111,7 +112,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// Of a line from the guest.
 const LINE_LIMIT: u64 = 4096;
 
-async fn signalled(paths: &GuestPaths, qmp: &Qmp) -> Booted {
+async fn signalled(paths: &GuestPaths, qmp: watch::Receiver<Option<Qmp>>) -> Booted {
     let (notify, guest_agent) = (paths.socket(Listener::Notify), paths.socket(Listener::GuestAgent));
     let signal = tokio::select! {
         () = notified(&notify) => BootSignal::Notified,
@@ -144,7 +145,29 @@ async fn read_notification(socket: &Path) -> io::Result<()> {
     }
 }
 
-async fn guest_agent_answers(socket: &Path, qmp: &Qmp) {
+/// With each connection anew, whenever it comes.
+async fn guest_agent_answers(socket: &Path, mut qmp: watch::Receiver<Option<Qmp>>) {
+    loop {
+        let connection = qmp.borrow_and_update().clone();
+        let answers = async {
+            match &connection {
+                Some(qmp) => guest_agent_answers_during(socket, qmp).await,
+                None => never().await,
+            }
+        };
+        let replaced = async {
+            if qmp.changed().await.is_err() {
+                never().await;
+            }
+        };
+        tokio::select! {
+            () = answers => return,
+            () = replaced => {}
+        }
+    }
+}
+
+async fn guest_agent_answers_during(socket: &Path, qmp: &Qmp) {
     let mut events = qmp.events();
     loop {
         if agent_port_is_open(qmp).await && GuestAgent::connect(socket, AGENT_LIMIT).await.is_ok() {
@@ -159,7 +182,6 @@ async fn guest_agent_answers(socket: &Path, qmp: &Qmp) {
                     },
                     Ok(QmpEvent::Other { .. }) => {}
                     Err(RecvError::Lagged(_)) => return,
-                    // Without QMP the port may still be asked; the caller starts anew when it has another connection.
                     Err(RecvError::Closed) => never().await,
                 }
             }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::{
     certificates::Certificates,
@@ -97,21 +97,15 @@ impl HostExecutor {
     }
 
     /// Watches for the guest's word that it booted, and for the end of its volume's process.
-    fn watch(&self, process: &Process, qmp: Option<&Qmp>, has_volume: bool) -> mpsc::Receiver<MachineEvent> {
+    fn watch(
+        &self,
+        process: &Process,
+        qmp: watch::Receiver<Option<Qmp>>,
+        has_volume: bool,
+    ) -> mpsc::Receiver<MachineEvent> {
         let (reports, receiver) = mpsc::channel(4);
-        if let Some(qmp) = qmp {
-            let mut watch = BootWatch::start(self.shared.paths.clone(), process.clone(), qmp.clone());
-            let reports = reports.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    booted = watch.booted() => {
-                        // Nobody hears it when the machine is gone by then.
-                        let _ = reports.send(MachineEvent::Booted(booted.signal.to_string())).await;
-                    }
-                    () = reports.closed() => {}
-                }
-            });
-        }
+        let boot = BootWatch::start(self.shared.paths.clone(), process.clone(), qmp);
+        tokio::spawn(tell_boot(boot, reports.clone()));
         let log = ConsoleLog::new(
             self.shared.paths.console_log(),
             ByteSize::bytes(self.shared.rooms.qemu.console_log_kib.saturating_mul(1 << 10)),
@@ -172,9 +166,10 @@ impl Executor for HostExecutor {
             self.shared.certificates.keep(spec, directory, &self.shared.rooms.issuers, board).await;
         }
         let has_volume = !session.spec.certificates.is_empty();
-        let reports = self.watch(&process, connection.as_ref().map(|(qmp, _)| qmp), has_volume);
+        let qmp = watch::Sender::new(connection.as_ref().map(|(qmp, _)| qmp.clone()));
+        let reports = self.watch(&process, qmp.subscribe(), has_volume);
         let paths = self.shared.paths.clone();
-        Discovery::Found(HostMachine::new(Parts { process, record, connection, paths, session, reports }))
+        Discovery::Found(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports }))
     }
 
     async fn prepare(
@@ -197,9 +192,10 @@ impl Executor for HostExecutor {
         let launched = self.shared.rooms.launcher.launch(prepared.machine, prepared.handed).await;
         let running = launched.map_err(|error| refused("LaunchFailed", with_causes(&error)))?;
         let Running { process, record, qmp, events } = running;
-        let reports = self.watch(&process, Some(&qmp), !spec.certificates.is_empty());
-        let (connection, paths) = (Some((qmp, events)), self.shared.paths.clone());
-        Ok(HostMachine::new(Parts { process, record, connection, paths, session, reports }))
+        let (connection, qmp) = (Some((qmp.clone(), events)), watch::Sender::new(Some(qmp)));
+        let reports = self.watch(&process, qmp.subscribe(), !spec.certificates.is_empty());
+        let paths = self.shared.paths.clone();
+        Ok(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports }))
     }
 
     async fn refresh(&self, spec: &GuestSpec) {
@@ -238,6 +234,16 @@ impl Executor for HostExecutor {
 impl fmt::Debug for HostExecutor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("HostExecutor").field("uid", &self.shared.uid).finish_non_exhaustive()
+    }
+}
+
+async fn tell_boot(mut boot: BootWatch, reports: mpsc::Sender<MachineEvent>) {
+    tokio::select! {
+        booted = boot.booted() => {
+            // Nobody hears it when the machine is gone by then.
+            let _ = reports.send(MachineEvent::Booted(booted.signal.to_string())).await;
+        }
+        () = reports.closed() => {}
     }
 }
 

@@ -129,3 +129,30 @@ fn a_killed_qemu_is_a_crash_and_is_started_again() {
         Ok(())
     });
 }
+
+#[test]
+fn a_guest_whose_qemu_was_silent_when_the_agent_came_back_is_seen_to_boot() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let guest = lab.cluster("blue").over(&[&host]).await?.guest("worker-0").on(&host).apply().await?;
+        guest.until_running().await?;
+        host.kill_agent().await?;
+        let qemus = host.qemus_of(guest.uid()).await?;
+        for qemu in &qemus {
+            qemu.freeze()?;
+        }
+        host.start_agent().await?;
+        let silent = |status: &goliath_proto::agent::v1::GuestStatus| {
+            goliath_lab::guest::condition(status, "Running").is_some_and(|running| running.reason == "QmpSilent")
+        };
+        let status = guest.until("silent", silent).await?;
+        assert!(!goliath_lab::guest::is_true(&status, "Booted"));
+        for qemu in &qemus {
+            qemu.thaw()?;
+        }
+        let status = guest.until_booted().await?;
+        assert_eq!(status.process.unwrap().pid, qemus[0].pid);
+        guest.until_running().await?;
+        Ok(())
+    });
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{broadcast::error::RecvError, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
@@ -36,6 +36,8 @@ pub(in crate::reconcile) struct HostMachine {
     record: ProcessRecord,
     /// None: it was lost, or could not be made yet.
     connection: Option<(Qmp, QmpEvents)>,
+    /// The same for those who watch the guest.
+    qmp: watch::Sender<Option<Qmp>>,
     paths: GuestPaths,
     session_file: SessionFile,
     session: Session,
@@ -54,6 +56,8 @@ pub(super) struct Parts {
     pub(super) process: Process,
     pub(super) record: ProcessRecord,
     pub(super) connection: Option<(Qmp, QmpEvents)>,
+    /// The same for those who watch the guest.
+    pub(super) qmp: watch::Sender<Option<Qmp>>,
     pub(super) paths: GuestPaths,
     pub(super) session: Session,
     pub(super) reports: mpsc::Receiver<MachineEvent>,
@@ -61,13 +65,14 @@ pub(super) struct Parts {
 
 impl HostMachine {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { process, record, connection, paths, session, reports } = parts;
+        let Parts { process, record, connection, qmp, paths, session, reports } = parts;
         let mut check = interval_at(Instant::now() + CHECKED_EVERY, CHECKED_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             process,
             record,
             connection,
+            qmp,
             session_file: SessionFile::in_directory(paths.runtime()),
             paths,
             session,
@@ -104,8 +109,11 @@ impl HostMachine {
 
     /// A connection that was lost while QEMU lives is made again.
     async fn connect_again(&mut self) {
-        if self.connection.is_none() {
-            self.connection = Qmp::connect(&self.paths.socket(Listener::Qmp), QmpLimits::default()).await.ok();
+        if self.connection.is_none()
+            && let Ok((qmp, events)) = Qmp::connect(&self.paths.socket(Listener::Qmp), QmpLimits::default()).await
+        {
+            self.qmp.send_replace(Some(qmp.clone()));
+            self.connection = Some((qmp, events));
         }
     }
 
@@ -185,6 +193,7 @@ impl Machine for HostMachine {
                     // QEMU ends, which is seen above in a moment, or it broke the protocol: the process decides.
                     Err(RecvError::Closed) => {
                         self.connection = None;
+                        self.qmp.send_replace(None);
                         self.ask = true;
                     }
                 },
