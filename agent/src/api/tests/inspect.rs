@@ -48,6 +48,33 @@ async fn a_console_log_is_what_was_written_and_then_what_comes() {
     assert_eq!(soon(followed.message()).await.unwrap_err().code(), Code::Unavailable);
 }
 
+#[tokio::test]
+async fn who_follows_a_guest_that_was_never_started_hears_its_first_words() {
+    let (served, spec) = with_guest().await;
+    served.publish(&spec, 0);
+    let mut followed = served.inspect().console_log(log(&spec, true, 0)).await.unwrap().into_inner();
+    let mut heard = tokio::spawn(async move { followed.message().await });
+    // It is still being prepared.
+    served.publish(&spec, 1);
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(100), &mut heard).await.is_err());
+    fs::write(served.paths(&spec).console_log(), "booting\n").unwrap();
+    served.publish(&spec, 2);
+    assert_eq!(soon(heard).await.unwrap().unwrap().unwrap().data, b"booting\n");
+}
+
+#[tokio::test]
+async fn who_follows_a_guest_that_is_deleted_unstarted_hears_that_nothing_comes() {
+    let (served, spec) = with_guest().await;
+    let mut followed = served.inspect().console_log(log(&spec, true, 0)).await.unwrap().into_inner();
+    served.ledger.forget_guest(spec.uid).await.unwrap();
+    assert_eq!(soon(followed.message()).await.unwrap(), None);
+    let waits = guest("worker-1");
+    served.apply(&waits).await.unwrap();
+    let mut followed = served.inspect().console_log(log(&waits, true, 0)).await.unwrap().into_inner();
+    served.shutdown.cancel();
+    assert_eq!(soon(followed.message()).await.unwrap_err().code(), Code::Unavailable);
+}
+
 fn open(spec: &GuestSpec) -> pb::ConsoleRequest {
     let open = pb::ConsoleOpen { uid: spec.uid.to_string() };
     pb::ConsoleRequest { message: Some(pb::console_request::Message::Open(open)) }
