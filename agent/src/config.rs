@@ -17,7 +17,7 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use toml::de::{DeTable, DeValue};
 
-pub use api::{ApiConfig, TcpConfig};
+pub use api::{ApiConfig, TcpConfig, next_socket};
 pub use capacity::CapacityConfig;
 pub use image::ImageConfig;
 pub use issuer::{IssuerConfig, LocalIssuerConfig, VaultAuth, VaultIssuerConfig};

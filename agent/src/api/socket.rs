@@ -5,7 +5,7 @@ mod peer_groups;
 use std::{
     io,
     os::unix::{fs::PermissionsExt as _, net::UnixStream as BlockingUnixStream},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -21,12 +21,11 @@ use super::{
     BindError, Caller,
     connection::{Connection, Io},
 };
+use crate::config::next_socket;
 use peer_groups::peer_groups;
 
 /// Open connections of all processes.
 const CONNECTIONS: usize = 256;
-/// `sun_path` with its closing zero.
-const MAX_PATH: usize = 107;
 /// After the kernel had no file descriptor or memory left for a connection.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -50,13 +49,7 @@ impl SocketListener {
         if BlockingUnixStream::connect(path).is_ok() {
             return Err(BindError::InUse { path: path.to_owned() });
         }
-        let new = beside(path);
-        if new.as_os_str().len() > MAX_PATH {
-            return Err(failed(io::Error::new(
-                io::ErrorKind::InvalidFilename,
-                format!("it leaves too little of the {MAX_PATH} bytes that the path of a Unix socket has"),
-            )));
-        }
+        let new = next_socket(path);
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(failed)?;
         }
@@ -120,12 +113,6 @@ fn caller(stream: &UnixStream, group: Gid) -> io::Result<Caller> {
     }
 }
 
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
-}
-
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -161,14 +148,14 @@ mod tests {
         drop(dead);
         assert!(path.exists(), "a killed agent leaves its socket");
         // Half of a bind that was killed.
-        std::fs::write(beside(&path), "").unwrap();
+        std::fs::write(next_socket(&path), "").unwrap();
         let living = SocketListener::bind(&path, &own_group()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         let refused = SocketListener::bind(&path, &own_group()).unwrap_err();
         assert!(matches!(refused, BindError::InUse { .. }), "{refused}");
         UnixStream::connect(&path).await.unwrap();
         drop(living);
-        assert!(!beside(&path).exists());
+        assert!(!next_socket(&path).exists());
     }
 
     #[test]
