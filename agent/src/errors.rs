@@ -1,6 +1,6 @@
 //! How errors are told.
 
-use std::error::Error;
+use std::{error::Error, fmt::Display};
 
 /// An error with all of its causes, as one sentence.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -18,9 +18,24 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// The first of several things, or the first few, and how many there are besides.
+pub fn and_more(first: impl Display, rest: usize) -> String {
+    match rest {
+        0 => first.to_string(),
+        rest => format!("{first} (and {rest} more)"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_left_out_is_counted() {
+        assert_eq!(and_more("a", 0), "a");
+        assert_eq!(and_more("a", 1), "a (and 1 more)");
+        assert_eq!(and_more("a, b", 12), "a, b (and 12 more)");
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot start the guest")]

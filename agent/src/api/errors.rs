@@ -8,7 +8,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
 
 use super::violations::{Path, Violation};
-use crate::{errors::with_causes, ledger::UpdateError, spec::InvalidValue};
+use crate::{
+    errors::{and_more, with_causes},
+    ledger::UpdateError,
+    spec::InvalidValue,
+};
 
 const DOMAIN: &str = "goliath.dev";
 /// Details travel in a header, of which clients take about 16 KiB: beyond this the bad fields are only counted.
@@ -66,8 +70,7 @@ pub(super) fn invalid(violations: &[Violation]) -> Status {
     }
     let message = match violations {
         [] => "the request is invalid".to_owned(),
-        [only] => only.to_string(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        [first, rest @ ..] => and_more(first, rest.len()),
     };
     let untold = violations.len() - told.len();
     let mut details = details("INVALID_FIELDS", [("violations", violations.len().to_string())]);

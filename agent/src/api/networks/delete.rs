@@ -8,6 +8,7 @@ use crate::{
         Context, caller,
         errors::{self, Precondition, Resource},
     },
+    errors::and_more,
     ledger::{Change, NetworkRecord, Snapshot},
     spec::{ClusterName, GuestUid},
 };
@@ -26,13 +27,13 @@ pub(super) async fn delete(
             return Ok((Vec::new(), false));
         }
         let guests = guests_in(snapshot, &cluster);
-        if let Some(first) = guests.first() {
+        if let [first, rest @ ..] = guests.as_slice() {
             return Err(errors::failed_precondition(&[Precondition {
                 reason: "NETWORK_IN_USE",
                 subject: format!("network {cluster}"),
                 description: format!(
-                    "guests of cluster {cluster} are on this host: {first} and {} more; delete them first",
-                    guests.len() - 1
+                    "cluster {cluster} has guests on this host: {}; delete them first",
+                    and_more(first, rest.len())
                 ),
             }]));
         }

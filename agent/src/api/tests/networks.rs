@@ -111,7 +111,8 @@ async fn a_network_stays_while_guests_are_in_it() {
     };
     let refused = delete().await.unwrap_err();
     assert_eq!(reason(&refused), (Code::FailedPrecondition, "NETWORK_IN_USE".to_owned()));
-    assert!(refused.message().contains(&spec.uid.to_string()), "{}", refused.message());
+    let expected = format!("cluster acme has guests on this host: {}; delete them first", spec.uid);
+    assert_eq!(refused.message(), expected);
     served.ledger.forget_guest(spec.uid).await.unwrap();
     delete().await.unwrap();
     delete().await.unwrap();

@@ -1,6 +1,9 @@
 //! What somebody else changed. Pure.
 
-use crate::network::{Change, State};
+use crate::{
+    errors::and_more,
+    network::{Change, State},
+};
 
 /// The changes that put right what others did: those needed now, without those that we have to make anyway because
 /// something else is wanted, or a guest went.
@@ -15,10 +18,7 @@ const NAMED: usize = 3;
 /// The changes in words, the first of them.
 pub(super) fn in_words(changes: &[String]) -> String {
     let named = changes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match changes.len().checked_sub(NAMED) {
-        None | Some(0) => named,
-        Some(more) => format!("{named} and {more} more"),
-    }
+    and_more(named, changes.len().saturating_sub(NAMED))
 }
 
 #[cfg(test)]
@@ -30,6 +30,6 @@ mod tests {
         let changes: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
         assert_eq!(in_words(&changes[..1]), "a");
         assert_eq!(in_words(&changes[..3]), "a, b, c");
-        assert_eq!(in_words(&changes), "a, b, c and 2 more");
+        assert_eq!(in_words(&changes), "a, b, c (and 2 more)");
     }
 }
