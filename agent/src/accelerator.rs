@@ -23,6 +23,17 @@ pub struct Accelerators {
     trial: Arc<Semaphore>,
 }
 
+/// What is known of this host, as the doctor and the host's conditions tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Whether anything was tried yet.
+    pub tried: bool,
+    /// What a guest that leaves the choice to the host gets; none: nothing runs guests here, or it is not known yet.
+    pub automatic: Option<ChosenAccelerator>,
+    /// A sentence.
+    pub message: String,
+}
+
 /// A guest asked for what this host does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {hint}")]
@@ -37,18 +48,9 @@ impl Accelerators {
         Self { allow_tcg, launcher, trial: Arc::new(Semaphore::new(1)) }
     }
 
-    /// What is known of KVM; none: it was not tried yet.
-    pub fn verdict(&self) -> Option<KvmVerdict> {
-        self.launcher.known_kvm()
-    }
-
-    /// What a guest that leaves the choice to the host would get; none: nothing, or it is not known yet.
-    pub fn automatic(&self) -> Option<ChosenAccelerator> {
-        let chosen = choose(Accelerator::Auto, self.allow_tcg, &self.verdict()?).ok()?;
-        Some(match chosen {
-            VcpuAccelerator::Kvm { .. } => ChosenAccelerator::Kvm,
-            VcpuAccelerator::Tcg => ChosenAccelerator::Tcg,
-        })
+    /// What is known of this host.
+    pub fn known(&self) -> Known {
+        known(self.launcher.known_kvm().as_ref(), self.allow_tcg)
     }
 
     /// Tries KVM with the machine's own kernel, so that the first guest need not wait for it.
@@ -80,6 +82,20 @@ impl Accelerators {
             }),
         }
     }
+}
+
+fn known(verdict: Option<&KvmVerdict>, allow_tcg: bool) -> Known {
+    let Some(verdict) = verdict else {
+        return Known { tried: false, automatic: None, message: "KVM was not tried yet".to_owned() };
+    };
+    let (automatic, message) = match choose(Accelerator::Auto, allow_tcg, verdict) {
+        Ok(VcpuAccelerator::Kvm { .. }) => (Some(ChosenAccelerator::Kvm), verdict.to_string()),
+        Ok(VcpuAccelerator::Tcg) => {
+            (Some(ChosenAccelerator::Tcg), format!("{verdict}; guests run emulated, many times slower"))
+        }
+        Err(_) => (None, format!("{verdict}; guests may not run emulated here, so none can run")),
+    };
+    Known { tried: true, automatic, message }
 }
 
 fn choose(wanted: Accelerator, allow_tcg: bool, verdict: &KvmVerdict) -> Result<VcpuAccelerator, NoAccelerator> {
@@ -123,6 +139,33 @@ mod tests {
         ];
         for (wanted, allow_tcg, verdict, chosen) in table {
             assert_eq!(choose(wanted, allow_tcg, verdict).ok(), chosen, "{wanted:?} {allow_tcg} {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_told_as_it_was_seen() {
+        let works = KvmVerdict::Works { hide_arch_capabilities: false, kernel: "/boot/vmlinuz".into() };
+        let absent = KvmVerdict::Absent { how: "no such device".to_owned() };
+        let table = [
+            (None, true, None, "KVM was not tried yet"),
+            (Some(&works), false, Some(ChosenAccelerator::Kvm), "/boot/vmlinuz ran under KVM"),
+            (
+                Some(&absent),
+                true,
+                Some(ChosenAccelerator::Tcg),
+                "/dev/kvm cannot be opened: no such device; guests run emulated, many times slower",
+            ),
+            (
+                Some(&absent),
+                false,
+                None,
+                "/dev/kvm cannot be opened: no such device; guests may not run emulated here, so none can run",
+            ),
+        ];
+        for (verdict, allow_tcg, automatic, message) in table {
+            let told = known(verdict, allow_tcg);
+            assert_eq!((told.automatic, told.message.as_str()), (automatic, message));
+            assert_eq!(told.tried, verdict.is_some());
         }
     }
 

@@ -153,7 +153,7 @@ fn parts(config: Config, rooms: &Arc<Rooms>, guests: Guests) -> Parts {
         certificates: Box::new(move |uid| guests.certificates(uid)),
         accelerator: {
             let rooms = Arc::clone(rooms);
-            Box::new(move || rooms.accelerators.automatic())
+            Box::new(move || rooms.accelerators.known())
         },
         doctor: {
             let (config, rooms) = (Arc::clone(&config), Arc::clone(rooms));

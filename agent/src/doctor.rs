@@ -6,10 +6,12 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use tokio::process::Command;
 
 use crate::{
+    accelerator::Known,
     config::Config,
-    errors::with_causes,
+    errors::{and_more, with_causes},
     ledger::Ledger,
-    qemu::{Discovery, KvmVerdict, discover, known_guests},
+    observed::ChosenAccelerator,
+    qemu::{Discovery, discover, known_guests},
     reconcile::Rooms,
 };
 
@@ -92,7 +94,7 @@ pub async fn examine(config: &Config, rooms: &Rooms) -> Vec<Check> {
         unreadable(&rooms.ledger),
     ];
     checks.push(strangers(&config.directories.runtime, rooms).await);
-    checks.push(kvm(rooms.accelerators.verdict(), config.qemu.allow_tcg));
+    checks.push(kvm(rooms.accelerators.known()));
     for name in rooms.issuers.names() {
         if let Some(issuer) = rooms.issuers.get(name) {
             let health = issuer.health().await;
@@ -129,17 +131,19 @@ async fn strangers(runtime: &Path, rooms: &Rooms) -> Check {
 }
 
 /// An openable /dev/kvm proves nothing: some nested kinds run firmware and no stock Linux.
-fn kvm(verdict: Option<KvmVerdict>, allow_tcg: bool) -> Check {
-    let how = match verdict {
-        Some(verdict @ KvmVerdict::Works { .. }) => return Check::pass("kvm", verdict.to_string()),
-        Some(verdict) => verdict.to_string(),
-        None => "it was not tried yet".to_owned(),
-    };
-    let hint = "enable virtualisation in the machine's firmware and load kvm_intel or kvm_amd";
-    if allow_tcg {
-        Check::warning("kvm", format!("{how}; guests run emulated, many times slower"), hint)
-    } else {
-        Check::fail("kvm", how, format!("{hint}, or set qemu.allow_tcg for a trial"))
+fn kvm(known: Known) -> Check {
+    const NAME: &str = "kvm";
+    const ENABLE: &str = "enable virtualisation in the machine's firmware and load kvm_intel or kvm_amd";
+    match known {
+        Known { automatic: Some(ChosenAccelerator::Kvm), message, .. } => Check::pass(NAME, message),
+        Known { automatic: Some(ChosenAccelerator::Tcg), message, .. } => Check::warning(NAME, message, ENABLE),
+        Known { tried: true, message, .. } => {
+            Check::fail(NAME, message, format!("{ENABLE}, or set qemu.allow_tcg for a trial"))
+        }
+        Known { tried: false, message, .. } => {
+            let hint = "ask again in some seconds; where /boot has no kernel, the first guest's image brings one";
+            Check::warning(NAME, message, hint)
+        }
     }
 }
 
@@ -179,7 +183,7 @@ fn unreadable(ledger: &Ledger) -> Check {
         [] => Check::pass("ledger", "every record was read"),
         [first, rest @ ..] => Check::fail(
             "ledger",
-            format!("{} is unreadable ({}), and {} more", first.path.display(), first.reason, rest.len()),
+            and_more(format_args!("{} is unreadable: {}", first.path.display(), first.reason), rest.len()),
             "what it is about is left alone: mend or remove the file, then restart the agent",
         ),
     }
@@ -202,6 +206,28 @@ mod tests {
         let check = tool("cargo", Path::new("/bin/bash"), "--version", "", Verdict::Fail).await;
         assert_eq!(check.verdict, Verdict::Pass);
         assert!(check.message.contains("version"), "{}", check.message);
+    }
+
+    #[tokio::test]
+    async fn unreadable_records_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let guests = directory.path().join("guests");
+        std::fs::create_dir_all(&guests).unwrap();
+        let message = || unreadable(&Ledger::open(directory.path()).unwrap()).message;
+        assert_eq!(message(), "every record was read");
+        std::fs::write(guests.join("11111111-2222-3333-4444-555555555555.json"), "{ torn").unwrap();
+        assert!(!message().contains("more"), "{}", message());
+        std::fs::write(guests.join("22222222-2222-3333-4444-555555555555.json"), "{ torn").unwrap();
+        assert!(message().ends_with(" (and 1 more)"), "{}", message());
+    }
+
+    #[test]
+    fn kvm_that_was_not_tried_yet_is_no_failure() {
+        let known = |tried, automatic| kvm(Known { tried, automatic, message: String::new() }).verdict;
+        assert_eq!(known(false, None), Verdict::Warning);
+        assert_eq!(known(true, None), Verdict::Fail);
+        assert_eq!(known(true, Some(ChosenAccelerator::Tcg)), Verdict::Warning);
+        assert_eq!(known(true, Some(ChosenAccelerator::Kvm)), Verdict::Pass);
     }
 
     #[test]

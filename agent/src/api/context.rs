@@ -11,13 +11,14 @@ use tonic::{Request, Status};
 
 use super::{Caller, errors};
 use crate::{
+    accelerator,
     admission::{Conflict, ConflictKind, Refusal, Shortage},
     certs::CertificateKeeper,
     config::Config,
     doctor::Check,
     image::ImageStore,
     ledger::Ledger,
-    observed::{ChosenAccelerator, Conditions, Observed},
+    observed::{Conditions, Observed},
     spec::{GuestUid, NetworkSpec},
 };
 
@@ -53,8 +54,8 @@ pub struct Questions {
     pub against_network: AgainstNetwork,
     /// What keeps a guest's certificates, if it has any.
     pub certificates: Box<dyn Fn(GuestUid) -> Option<Arc<CertificateKeeper>> + Send + Sync>,
-    /// What `AUTO` means here; none: it was not tried yet, or nothing works.
-    pub accelerator: Box<dyn Fn() -> Option<ChosenAccelerator> + Send + Sync>,
+    /// What runs vCPUs here.
+    pub accelerator: Box<dyn Fn() -> accelerator::Known + Send + Sync>,
     /// Tries what guests need.
     pub doctor: Box<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>,
 }

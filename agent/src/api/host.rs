@@ -9,12 +9,14 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, caller, errors, render};
 use crate::{
+    accelerator,
     admission::{Capacity, Demand, Room},
+    errors::and_more,
     image::ImageSelector,
     ledger::{Change, HostRecord, Snapshot},
     observed::{
         ChosenAccelerator,
-        ConditionStatus::{False, True},
+        ConditionStatus::{False, True, Unknown},
     },
 };
 
@@ -44,47 +46,46 @@ impl Hosts {
                 Demand::of(&guest.spec, image.and_then(|image| image.disk.as_ref().map(|disk| disk.virtual_size)))
             })
             .collect();
-        let chosen = (context.questions.accelerator)();
+        let accelerator = (context.questions.accelerator)();
         Ok(pb::Host {
             name: context.host_name.clone(),
             boot_id: versions::of_kernel("/proc/sys/kernel/random/boot_id").await,
             capacity: Some(capacity(room.capacity)),
             available: Some(capacity(room.available(&demands))),
-            conditions: self.conditions(&snapshot, chosen),
+            conditions: self.conditions(&snapshot, &accelerator),
             versions: Some(pb::Versions {
                 agent: env!("CARGO_PKG_VERSION").to_owned(),
                 qemu: self.qemu.get().await,
                 kernel: versions::of_kernel("/proc/sys/kernel/osrelease").await,
             }),
             cordoned: snapshot.host.cordoned,
-            accelerator: render::accelerator(chosen).into(),
+            accelerator: render::accelerator(accelerator.automatic).into(),
             underlay_address: context.config.network.underlay_address.to_string(),
             guests: u32::try_from(snapshot.guests.len()).unwrap_or(u32::MAX),
         })
     }
 
-    fn conditions(&self, snapshot: &Snapshot, chosen: Option<ChosenAccelerator>) -> Vec<pb::Condition> {
+    fn conditions(&self, snapshot: &Snapshot, accelerator: &accelerator::Known) -> Vec<pb::Condition> {
         let mut conditions = self.context.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         if snapshot.host.cordoned {
             conditions.set("AcceptsGuests", False, "Cordoned", "no new guest is taken until the cordon is lifted");
         } else {
             conditions.set("AcceptsGuests", True, "Uncordoned", "");
         }
-        match chosen {
-            Some(ChosenAccelerator::Kvm) => conditions.set("AcceleratorReady", True, "Kvm", "KVM was tried and works"),
-            Some(ChosenAccelerator::Tcg) => {
-                conditions.set("AcceleratorReady", True, "Tcg", "KVM does not work here: guests are emulated, slowly");
-            }
-            None => conditions.set("AcceleratorReady", False, "None", "nothing is known to run guests; see the doctor"),
-        }
+        let (status, reason) = match accelerator.automatic {
+            Some(ChosenAccelerator::Kvm) => (True, "Kvm"),
+            Some(ChosenAccelerator::Tcg) => (True, "Tcg"),
+            None if accelerator.tried => (False, "None"),
+            None => (Unknown, "Untried"),
+        };
+        conditions.set("AcceleratorReady", status, reason, accelerator.message.clone());
         match self.context.ledger.unreadable() {
             [] => conditions.set("LedgerReadable", True, "Read", ""),
-            [first, ..] => conditions.set(
-                "LedgerReadable",
-                False,
-                "UnreadableRecord",
-                format!("{}: {}; what it is about is left alone", first.path.display(), first.reason),
-            ),
+            [first, rest @ ..] => {
+                let what = format_args!("{} is unreadable: {}", first.path.display(), first.reason);
+                let message = format!("{}; what it is about is left alone", and_more(what, rest.len()));
+                conditions.set("LedgerReadable", False, "UnreadableRecord", message);
+            }
         }
         render::conditions(&conditions)
     }
