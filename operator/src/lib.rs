@@ -1,0 +1,3 @@
+//! The central program: declared clusters, scheduled onto hosts and kept so.
+
+pub mod objects;

@@ -1,0 +1,89 @@
+//! The custom resource definitions of all kinds, generated from their types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+
+use super::{Kind, with_kind};
+
+/// The formats that the API server checks; it warns of others.
+const FORMATS: [&str; 6] = ["date-time", "double", "int32", "int64", "ipv4", "ipv6"];
+
+/// What `kubectl apply` takes: one definition for each kind.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    Kind::ALL.iter().map(|kind| with_kind!(*kind, T => definition(T::crd()))).collect()
+}
+
+fn definition(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            drop_unknown_formats(schema);
+        }
+    }
+    definition
+}
+
+/// Rust's own number formats mean nothing to the API server; their bounds stay.
+fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref().is_some_and(|format| !FORMATS.contains(&format)) {
+        schema.format = None;
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        drop_unknown_formats(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        drop_unknown_formats(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        drop_unknown_formats(values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_those_that_were_reviewed() {
+        for definition in definitions() {
+            let name = definition.spec.names.singular.clone().unwrap();
+            insta::assert_snapshot!(name, serde_saphyr::to_string(&definition).unwrap());
+        }
+    }
+
+    /// Kubernetes refuses a definition that breaks these rules of structural schemas.
+    #[test]
+    fn every_schema_is_structural_and_bounded() {
+        for definition in definitions() {
+            for version in &definition.spec.versions {
+                assert!(version.subresources.as_ref().is_some_and(|subresources| subresources.status.is_some()));
+                let schema = version.schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+                for part in ["spec", "status"] {
+                    structural(&schema.properties.as_ref().unwrap()[part], part);
+                }
+            }
+        }
+    }
+
+    fn structural(schema: &JSONSchemaProps, path: &str) {
+        assert!(schema.type_.is_some(), "{path} has no type");
+        assert!(schema.ref_path.is_none(), "{path} has a reference");
+        assert_ne!(schema.x_kubernetes_preserve_unknown_fields, Some(true), "{path} takes unknown fields");
+        if schema.type_.as_deref() == Some("array") {
+            assert!(schema.max_items.is_some(), "{path} may have any number of items");
+        }
+        for alternative in schema.one_of.iter().chain(&schema.any_of).chain(&schema.all_of).flatten() {
+            assert!(alternative.type_.is_none() && alternative.description.is_none(), "{path}: {alternative:?}");
+        }
+        for (name, property) in schema.properties.iter().flatten() {
+            structural(property, &format!("{path}.{name}"));
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            structural(items, &format!("{path}[]"));
+        }
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            structural(values, &format!("{path}.*"));
+        }
+    }
+}
