@@ -23,6 +23,8 @@ pub mod guest;
 pub mod host;
 pub mod https;
 mod lab;
+pub mod large_image;
+pub mod measured_pull;
 pub mod namespace;
 pub mod oci_image;
 pub mod pki;

@@ -17,6 +17,11 @@ pub fn command_line() -> Result<PathBuf> {
     built("goliath")
 }
 
+/// What [`crate::measured_pull`] runs as a process of its own.
+pub(crate) fn pull_once() -> Result<PathBuf> {
+    built("pull-once")
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("cannot find my own program file")?;
     // A test's program is in `deps`, the demo's is not.

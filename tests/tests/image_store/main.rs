@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod hostile;
+mod memory;
 mod proxy;
 mod pulls;
 mod shapes;
@@ -23,6 +24,7 @@ use goliath_agent::{
     image::{Image, ImageError, ImageStore},
     spec::ImageReference,
 };
+use goliath_lab::large_image::Noise;
 use tempfile::TempDir;
 
 const QEMU_IMG: &str = "/usr/bin/qemu-img";
@@ -100,15 +102,8 @@ fn chain(error: &ImageError) -> String {
 
 /// Bytes that do not compress, the same for the same seed.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    Noise::new(seed).fill(&mut bytes);
     bytes
 }
 

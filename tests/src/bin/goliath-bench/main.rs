@@ -14,14 +14,14 @@ mod start;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{figure::Figure, stage::Stage};
 
 /// Measures the agent against bare QEMU, libvirt, bridge and skopeo. Needs root; leaves nothing behind.
 #[derive(Debug, Parser)]
-#[command(name = "goliath-bench", version, args_conflicts_with_subcommands = true)]
+#[command(name = "goliath-bench", version)]
 struct Arguments {
     /// What to measure; everything if not given
     #[arg(value_enum)]
@@ -29,8 +29,6 @@ struct Arguments {
     /// Where the figures are written
     #[arg(long, default_value = "target/bench.json", value_name = "FILE")]
     output: PathBuf,
-    #[command(subcommand)]
-    step: Option<Step>,
 }
 
 /// One part of the bench.
@@ -48,24 +46,13 @@ enum Subject {
     Idle,
 }
 
-/// What the bench runs as a process of its own, to measure it.
-#[derive(Debug, Subcommand)]
-enum Step {
-    /// Pull one image into an empty store, and print the most memory that took, in KiB
-    #[command(hide = true)]
-    PullOnce(pull::Order),
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = match &arguments.step {
-        Some(Step::PullOnce(order)) => pull::carry_out(order).await,
-        None => tokio::select! {
-            // Dropping what is under way ends and removes what was started for it.
-            outcome = bench(&arguments) => outcome,
-            outcome = interrupted() => outcome,
-        },
+    let outcome = tokio::select! {
+        // Dropping what is under way ends and removes what was started for it.
+        outcome = bench(&arguments) => outcome,
+        outcome = interrupted() => outcome,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
