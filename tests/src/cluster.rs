@@ -6,11 +6,15 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use goliath_proto::agent::v1::{
-    ApplyNetworkRequest, DeleteNetworkRequest, GetNetworkRequest, Network, NetworkSpec, Peer, PeerEndpoint, PeerList,
+    ApplyNetworkRequest, DeleteNetworkRequest, GetNetworkRequest, ListGuestsRequest, Network, NetworkSpec, Peer,
+    PeerEndpoint, PeerList,
 };
 use tokio::sync::Mutex;
 
-use crate::{guest::GuestPlan, host::Host};
+use crate::{
+    guest::{Guest, GuestPlan},
+    host::Host,
+};
 
 /// What a cluster's network shall be like; [`ClusterPlan::over`] makes it so.
 #[derive(Debug)]
@@ -69,10 +73,15 @@ impl ClusterPlan {
         self
     }
 
+    /// For hosts on which somebody else asks for its network, and for its guests, with the command line for example.
+    pub fn on(self, hosts: &[&Host]) -> Cluster {
+        let hosts = hosts.iter().map(|host| (*host).clone()).collect();
+        Cluster { inner: Arc::new(Inner { plan: self, hosts, members: Mutex::default() }) }
+    }
+
     /// Asks for its network on these hosts, each told of the others.
     pub async fn over(self, hosts: &[&Host]) -> Result<Cluster> {
-        let hosts = hosts.iter().map(|host| (*host).clone()).collect();
-        let cluster = Cluster { inner: Arc::new(Inner { plan: self, hosts, members: Mutex::default() }) };
+        let cluster = self.on(hosts);
         for host in &cluster.inner.hosts {
             let request = ApplyNetworkRequest { spec: Some(cluster.network_on(host)), ..Default::default() };
             host.operator().await?.networks().apply_network(request).await?;
@@ -106,6 +115,14 @@ impl Cluster {
     /// A guest of it, to be placed and applied.
     pub fn guest(&self, name: &str) -> GuestPlan {
         GuestPlan::new(self.clone(), name)
+    }
+
+    /// A guest of it that somebody else applied on a host.
+    pub async fn guest_on(&self, host: &Host, name: &str) -> Result<Guest> {
+        let request = ListGuestsRequest { cluster: self.name().to_owned() };
+        let listed = host.client().await?.guests().list_guests(request).await?.into_inner().guests;
+        let spec = listed.into_iter().filter_map(|guest| guest.spec).find(|spec| spec.name == name);
+        Guest::new(self.clone(), host.clone(), spec.with_context(|| format!("{} has no guest {name}", host.name()))?)
     }
 
     /// Its network as a host is told of it.

@@ -158,14 +158,19 @@ impl PlacedGuest {
     pub async fn apply(mut self) -> Result<Guest> {
         let spec = self.spec().await?;
         self.try_apply().await?.with_context(|| format!("{} was refused", spec.name))?;
-        let address = self.plan.address.context("a guest without an address")?;
-        let guest = Guest { cluster: self.plan.cluster, host: self.host, spec, address };
+        let guest = Guest::new(self.plan.cluster, self.host, spec)?;
         guest.join().await?;
         Ok(guest)
     }
 }
 
 impl Guest {
+    pub(crate) fn new(cluster: Cluster, host: Host, spec: GuestSpec) -> Result<Self> {
+        let interface = spec.network.as_ref().context("a guest without a network")?;
+        let address = interface.ipv4_address.parse()?;
+        Ok(Self { cluster, host, spec, address })
+    }
+
     /// For life.
     pub fn uid(&self) -> &str {
         &self.spec.uid

@@ -19,7 +19,8 @@ use tokio::sync::Mutex;
 use crate::{
     agent::{AgentFiles, AgentProcess, Client},
     lab::Shared,
-    pki::Purpose,
+    namespace::Machine,
+    pki::{Identity, Purpose},
     process::{self, Process},
     program,
     relay::Relay,
@@ -34,6 +35,8 @@ const API_PORT: u16 = 7443;
 pub struct HostPlan {
     shared: Arc<Shared>,
     name: String,
+    address: Ipv4Addr,
+    pki: Option<PathBuf>,
     issuers: String,
     images: String,
     capacity: String,
@@ -53,20 +56,39 @@ struct Inner {
     address: Ipv4Addr,
     directory: PathBuf,
     files: AgentFiles,
+    /// Who vouches for its agent, PEM.
+    authority: String,
+    /// Whom its agent takes for its operator.
+    operator: Identity,
     agent: Mutex<Option<AgentProcess>>,
     _relays: Vec<Relay>,
+    _machine: Machine,
 }
 
 impl HostPlan {
     pub(crate) fn new(shared: Arc<Shared>, name: &str) -> Self {
         Self {
+            address: shared.next_address(),
             shared,
             name: name.to_owned(),
+            pki: None,
             issuers: String::new(),
             images: String::new(),
             capacity: "reserved_memory_mib = 256\nreserved_disk_mib = 64\nvcpu_ratio = 32.0\n".to_owned(),
             reached: Vec::new(),
         }
+    }
+
+    /// Its address in the underlay.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Takes the certificates of its API, and its operator's, from a directory that `goliath pki init` made.
+    #[must_use]
+    pub fn with_pki(mut self, directory: &Path) -> Self {
+        self.pki = Some(directory.to_owned());
+        self
     }
 
     /// Has a service that listens on the lab's loopback answer at the same address on this host.
@@ -128,8 +150,7 @@ impl HostPlan {
 
     /// Makes the host, without an agent yet.
     pub fn plug_in(self) -> Result<Host> {
-        let address = self.shared.next_address();
-        let namespace = self.shared.underlay.plug(&self.name, address)?;
+        let machine = self.shared.underlay.plug(&self.name, self.address)?;
         let scratch = &self.shared.scratch;
         let directory = scratch.directory(&self.name)?;
         // On a tmpfs, as /run is.
@@ -138,17 +159,19 @@ impl HostPlan {
             scratch.directory(&format!("{}/{part}", self.name))?;
         }
         let files = AgentFiles {
-            namespace,
+            namespace: machine.path().to_owned(),
             config: directory.join("agent.toml"),
             log: directory.join("agent.log"),
             notify: directory.join("notify.sock"),
         };
-        let identity = self.shared.authority.issue(&self.name, Purpose::Host(address.into()))?;
-        let pki = directory.join("pki");
-        identity.write(&pki.join("host.crt"), &pki.join("host.key"))?;
-        fs::write(pki.join("ca.crt"), self.shared.authority.certificate())?;
-        self.shared.issuer.write(&pki.join("issuer.crt"), &pki.join("issuer.key"))?;
-        fs::write(&files.config, self.config(&directory, address)?)?;
+        let own_pki = directory.join("pki");
+        self.shared.issuer.write(&own_pki.join("issuer.crt"), &own_pki.join("issuer.key"))?;
+        let pki = match &self.pki {
+            Some(pki) => pki,
+            None => self.write_pki(&own_pki)?,
+        };
+        let (authority, operator) = (fs::read_to_string(pki.join("ca.crt"))?, Identity::read(pki, "operator")?);
+        fs::write(&files.config, self.config(&directory, pki)?)?;
         let mut relays = Vec::new();
         for service in &self.reached {
             relays.push(Relay::start(&files.namespace, *service)?);
@@ -156,11 +179,14 @@ impl HostPlan {
         let inner = Inner {
             shared: Arc::clone(&self.shared),
             name: self.name,
-            address,
+            address: self.address,
             directory,
             files,
+            authority,
+            operator,
             agent: Mutex::new(None),
             _relays: relays,
+            _machine: machine,
         };
         let host = Host { inner: Arc::new(inner) };
         self.shared.remember_log(&host.inner.name, &host.inner.files.log);
@@ -174,9 +200,18 @@ impl HostPlan {
         Ok(host)
     }
 
-    fn config(&self, directory: &Path, address: Ipv4Addr) -> Result<String> {
-        let Self { name, issuers, images, capacity, .. } = self;
-        let directory = directory.display();
+    /// Fills a directory as `goliath pki init` would, from the lab's authority.
+    fn write_pki<'p>(&self, directory: &'p Path) -> Result<&'p Path> {
+        let identity = self.shared.authority.issue(&self.name, Purpose::Host(self.address.into()))?;
+        identity.write(&directory.join("host.crt"), &directory.join("host.key"))?;
+        self.shared.operator.write(&directory.join("operator.crt"), &directory.join("operator.key"))?;
+        fs::write(directory.join("ca.crt"), self.shared.authority.certificate())?;
+        Ok(directory)
+    }
+
+    fn config(&self, directory: &Path, pki: &Path) -> Result<String> {
+        let Self { name, address, issuers, images, capacity, .. } = self;
+        let (directory, pki) = (directory.display(), pki.display());
         let (virtiofsd, user) = (program::virtiofsd()?, program::qemu_user()?);
         let (qemu, image_tool) = (program::installed("qemu-system-x86_64")?, program::installed("qemu-img")?);
         let nft = program::installed("nft")?;
@@ -195,9 +230,9 @@ socket_group = "root"
 
 [api.tcp]
 listen = ["{address}:{API_PORT}"]
-certificate = "{directory}/pki/host.crt"
-key = "{directory}/pki/host.key"
-client_ca = "{directory}/pki/ca.crt"
+certificate = "{pki}/host.crt"
+key = "{pki}/host.key"
+client_ca = "{pki}/ca.crt"
 
 [capacity]
 {capacity}
@@ -305,9 +340,8 @@ impl Host {
 
     /// Its agent, over mutual TLS, from another machine of the underlay.
     pub async fn operator(&self) -> Result<Client> {
-        let shared = &self.inner.shared;
-        let from = shared.underlay.namespace();
-        Client::over_tls(from, self.api_address(), shared.authority.certificate(), Some(&shared.operator)).await
+        let Inner { shared, authority, operator, .. } = &*self.inner;
+        Client::over_tls(shared.underlay.namespace(), self.api_address(), authority, Some(operator)).await
     }
 
     /// Its agent's process, while one runs.

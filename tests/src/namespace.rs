@@ -1,4 +1,4 @@
-//! Network namespaces as machines, joined by veth pairs.
+//! Network namespaces as machines.
 //!
 //! Everything that is made here is removed when its value is dropped, also when a test fails.
 
@@ -19,35 +19,48 @@ use nix::{
 };
 use tempfile::TempDir;
 
+/// Where `ip netns` binds namespaces.
+const BOUND: &str = "/run/netns";
+
 /// A machine, as far as its network goes.
 #[derive(Debug)]
 pub struct Machine {
     name: String,
+    path: PathBuf,
 }
 
 /// Makes names differ within a process; its number makes them differ between processes.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
+/// What no other name on this machine begins with.
+pub fn unique_prefix() -> String {
+    format!("lab-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Machine {
     /// A machine without any device but its loopback. `label` is for people who look at `ip netns`.
     pub fn new(label: &str) -> Result<Self> {
+        Self::named(format!("{}-{label}", unique_prefix()))
+    }
+
+    /// As [`Machine::new`], with the whole name of its namespace.
+    pub fn named(name: String) -> Result<Self> {
         ensure!(geteuid().is_root(), "the lab makes network namespaces: run it as root, for example with sudo");
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let machine = Self { name: format!("lab-{}-{number}-{label}", std::process::id()) };
-        run(Command::new("ip").args(["netns", "add", &machine.name]))?;
+        run(Command::new("ip").args(["netns", "add", &name]))?;
+        let machine = Self { path: Path::new(BOUND).join(&name), name };
         machine.run("ip link set lo up")?;
         Ok(machine)
     }
 
-    /// Of its namespace, for `nsenter --net=`.
-    pub fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
+    /// Of its namespace, for `nsenter --net=` and as `ip` knows it.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A command that will run on the machine.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command.arg(format!("--net={}", self.path.display())).arg("--").arg(program);
         command
     }
 
@@ -75,7 +88,7 @@ impl Machine {
 
     /// Runs a closure on a thread in the machine's namespace.
     pub fn inside<R: Send>(&self, closure: impl FnOnce() -> Result<R> + Send) -> Result<R> {
-        inside(&self.path(), closure)
+        inside(&self.path, closure)
     }
 }
 
@@ -107,57 +120,22 @@ pub fn run(command: &mut Command) -> Result<String> {
 
 /// A cable between two machines: a device of this name on each.
 pub fn connect((one, device): (&Machine, &str), (other, other_device): (&Machine, &str)) -> Result<()> {
-    run(Command::new("ip").args([
-        "link",
-        "add",
-        device,
-        "netns",
-        &one.name,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        other_device,
-        "netns",
-        &other.name,
-    ]))?;
+    one.run(&format!("ip link add {device} type veth peer name {other_device} netns {}", other.name))?;
     one.run(&format!("ip link set {device} up"))?;
     other.run(&format!("ip link set {other_device} up"))?;
     Ok(())
 }
 
-/// Machines on one switch: each has a device `uplink` with an address of 192.0.2.0/24, from .1 on.
-#[derive(Debug)]
-pub struct Underlay {
-    /// The machines, in the order of their addresses.
-    pub machines: Vec<Machine>,
-    /// In between; the device towards machine n is `port<n>`.
-    pub switch: Machine,
-}
-
-impl Underlay {
-    /// So many machines; `mtu` is that of every link.
-    pub fn new(machines: u8, mtu: u32) -> Result<Self> {
-        let switch = Machine::new("switch")?;
-        switch.run("ip link add lan type bridge")?;
-        switch.run("ip link set lan up")?;
-        let mut underlay = Self { machines: Vec::new(), switch };
-        for number in 0..machines {
-            let machine = Machine::new(&format!("host{number}"))?;
-            let port = format!("port{number}");
-            connect((&machine, "uplink"), (&underlay.switch, &port))?;
-            underlay.switch.run(&format!("ip link set {port} mtu {mtu} master lan"))?;
-            machine.run(&format!("ip link set uplink mtu {mtu}"))?;
-            machine.run(&format!("ip address add {}/24 dev uplink", Self::address(number)))?;
-            underlay.machines.push(machine);
+/// Removes every namespace whose name begins with `prefix` and a hyphen.
+pub(crate) fn remove_all(prefix: &str) -> Result<()> {
+    let Ok(entries) = fs::read_dir(BOUND) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')) {
+            run(Command::new("ip").args(["netns", "delete", &name]))?;
         }
-        Ok(underlay)
     }
-
-    /// Of a machine's uplink.
-    pub fn address(machine: u8) -> std::net::Ipv4Addr {
-        std::net::Ipv4Addr::new(192, 0, 2, machine + 1)
-    }
+    Ok(())
 }
 
 /// A directory in which an agent binds its clusters' namespaces; what a failed test leaves there goes with it.

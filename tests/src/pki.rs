@@ -30,6 +30,13 @@ pub struct Identity {
     pub key: String,
 }
 
+/// A key is not for logs.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Identity").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -87,6 +94,15 @@ impl Authority {
 }
 
 impl Identity {
+    /// Reads `<name>.crt` and `<name>.key`.
+    pub fn read(directory: &Path, name: &str) -> Result<Self> {
+        let read = |extension: &str| {
+            let path = directory.join(name).with_extension(extension);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Self { certificate: read("crt")?, key: read("key")? })
+    }
+
     /// Writes both; the key for its owner alone.
     pub fn write(&self, certificate: &Path, key: &Path) -> Result<()> {
         fs::write(certificate, &self.certificate).with_context(|| format!("cannot write {}", certificate.display()))?;

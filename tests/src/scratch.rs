@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::{
+    namespace,
     process::{self, Process},
-    underlay,
 };
 
 /// Short: a Unix socket's path has 107 bytes at most.
@@ -116,7 +116,7 @@ fn remove(path: &Path) -> Result<()> {
         umount2(&target, MntFlags::MNT_DETACH).with_context(|| format!("cannot unmount {}", target.display()))?;
     }
     if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-        underlay::remove_namespaces(name)?;
+        namespace::remove_all(name)?;
     }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

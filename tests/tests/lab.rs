@@ -6,7 +6,7 @@ use std::{
     fs,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -23,7 +23,11 @@ use goliath_lab::{
 fn dropping_a_scratch_ends_unmounts_and_removes_what_was_made_in_it() {
     let scratch = Scratch::new().unwrap();
     let (path, name) = (scratch.path().to_owned(), scratch.name());
-    Underlay::new(&name).unwrap().plug("a", [192, 0, 2, 1].into()).unwrap();
+    let underlay = Underlay::new(&name).unwrap();
+    let a = underlay.plug("a", [192, 0, 2, 1].into()).unwrap();
+    let bound = a.path().to_owned();
+    // As a lab that is killed leaves them.
+    std::mem::forget((underlay, a));
     let memory = scratch.memory("run").unwrap();
     fs::write(memory.join("log"), "").unwrap();
     let mut child = Command::new("tail").arg("-f").arg(memory.join("log")).stdout(Stdio::null()).spawn().unwrap();
@@ -32,7 +36,7 @@ fn dropping_a_scratch_ends_unmounts_and_removes_what_was_made_in_it() {
     assert!(!path.exists());
     assert_eq!(mounts_below(&path).unwrap(), Vec::<PathBuf>::new());
     assert_eq!(running_in(&path).unwrap().len(), 0);
-    assert!(!Path::new("/run/netns").join(format!("{name}-a")).exists());
+    assert!(!bound.exists());
 }
 
 #[test]
@@ -73,10 +77,10 @@ async fn hosts_reach_each_other_and_the_underlay_through_the_switch() {
     let underlay = Underlay::new(&scratch.name()).unwrap();
     let a = underlay.plug("a", [192, 0, 2, 1].into()).unwrap();
     let b = underlay.plug("b", [192, 0, 2, 2].into()).unwrap();
-    for (server, address) in [(b.as_path(), [192, 0, 2, 2].into()), (underlay.namespace(), Underlay::ADDRESS)] {
+    for (server, address) in [(b.path(), [192, 0, 2, 2].into()), (underlay.namespace(), Underlay::ADDRESS)] {
         let address = SocketAddr::from((address, 7));
         let listener = inside(server, || Ok(std::net::TcpListener::bind(address)?)).unwrap();
-        let stream = connect(&a, address).await.unwrap();
+        let stream = connect(a.path(), address).await.unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(stream.local_addr().unwrap(), peer);
     }

@@ -14,7 +14,7 @@ use super::host::{Plan, peer, port, two_hosts};
 
 #[test]
 fn a_guest_is_attached_in_a_few_milliseconds_however_many_there_are() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/16")?;
     hosts[0].apply(&acme, &[])?;
     let mut taps = Vec::new();
@@ -74,7 +74,7 @@ fn by_iproute2(guests: &[GuestEndpoint]) -> Result<Duration> {
 
 #[test]
 fn ten_thousand_peers_guests_cost_about_what_bridge_batch_needs_and_one_more_costs_nothing() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/16")?;
     hosts[0].apply(&acme, &[])?;
     let mut guests = many_guests()?;

@@ -8,29 +8,24 @@ fn with_egress(cluster: &str, vni: u32) -> Result<Plan> {
     Ok(Plan::new(cluster, vni, "10.7.0.0/24")?.with_egress())
 }
 
-/// The switch stands for the world: it answers at this address, and knows no cluster.
-fn with_world(pair: &Pair) -> Result<&'static str> {
-    pair.switch.run("ip address add 192.0.2.254/24 dev lan")?;
-    Ok("192.0.2.254")
-}
+/// The switch stands for the world: it is the hosts' way out, and knows no cluster.
+const WORLD: &str = "192.0.2.254";
 
 #[test]
 fn guests_reach_the_world_as_their_host() -> Result<()> {
     let pair = Pair::of(with_egress("acme", 7)?)?;
-    let world = with_world(&pair)?;
-    pair.switch.nft(
+    pair.underlay.switch().nft(
         "table ip lab { chain in { type filter hook input priority 0; ip saddr != 192.0.2.0/24 counter drop; }; }",
     )?;
-    pair.a.reaches(world)?;
-    pair.b.reaches(world)?;
+    pair.a.reaches(WORLD)?;
+    pair.b.reaches(WORLD)?;
     pair.a.reaches("10.7.0.12")
 }
 
 #[test]
 fn without_egress_there_is_no_way_out() -> Result<()> {
     let pair = Pair::new()?;
-    let world = with_world(&pair)?;
-    pair.a.does_not_reach(world)?;
+    pair.a.does_not_reach(WORLD)?;
     ensure!(!pair.hosts[0].machine.run("ip link show")?.contains("goliath"), "a device for egress was made");
     ensure!(!pair.hosts[0].machine.run("nft list tables")?.contains("goliath"), "rules for egress were loaded");
     Ok(())
@@ -39,12 +34,11 @@ fn without_egress_there_is_no_way_out() -> Result<()> {
 #[test]
 fn two_clusters_with_one_cidr_have_egress_each_and_no_way_to_the_other() -> Result<()> {
     let pair = Pair::of(with_egress("acme", 7)?)?;
-    let world = with_world(&pair)?;
     let zeta = with_egress("zeta", 8)?;
     pair.hosts[0].apply(&zeta, &[])?;
     let other = pair.hosts[0].guest(&zeta, 13)?;
-    pair.a.reaches(world)?;
-    other.reaches(world)?;
+    pair.a.reaches(WORLD)?;
+    other.reaches(WORLD)?;
     pair.a.does_not_reach("10.7.0.13")?;
     // Nor by the clusters' ends of the ways out.
     let ends: Vec<String> = pair.hosts[0]
@@ -122,30 +116,31 @@ fn a_guest_does_not_reach_its_hosts_services() -> Result<()> {
 
 #[test]
 fn forwarding_is_turned_on_only_where_needed_and_only_for_clusters() -> Result<()> {
-    let (hosts, switch) = two_hosts()?;
+    let (hosts, underlay) = two_hosts()?;
     let [host, other] = &hosts;
     let acme = with_egress("acme", 7)?;
     host.machine.run("sysctl -qw net.ipv4.conf.all.forwarding=0")?;
     host.apply(&acme, &[])?;
     let forwarding = |device: &str| host.machine.run(&format!("sysctl -n net.ipv4.conf.{device}.forwarding"));
     ensure!(forwarding("all")?.trim() == "0", "the host forwards everything");
-    ensure!(forwarding("uplink")?.trim() == "1", "answers cannot come back");
+    ensure!(forwarding("eth0")?.trim() == "1", "answers cannot come back");
 
     // Another machine takes the host for a router to a third: it gets nothing through.
-    goliath_lab::namespace::connect((&host.machine, "lab0"), (&switch, "lab0"))?;
+    let switch = underlay.switch();
+    goliath_lab::namespace::connect((&host.machine, "lab0"), (switch, "lab0"))?;
     host.machine.run("ip address add 198.51.100.1/24 dev lab0")?;
     switch.run("ip address add 198.51.100.2/24 dev lab0")?;
     other.machine.run("ip route add 198.51.100.0/24 via 192.0.2.1")?;
-    switch.run("ip route add 192.0.2.0/24 via 198.51.100.1")?;
+    switch.run("ip route add 192.0.2.2 via 198.51.100.1")?;
     ensure!(!other.machine.succeeds("ping -c 2 -i 0.05 -W 1 198.51.100.2")?, "the host routes for strangers");
 
     host.delete(&acme)?;
-    super::host::eventually("forwarding is off again", || Ok(forwarding("uplink")?.trim() == "0"))
+    super::host::eventually("forwarding is off again", || Ok(forwarding("eth0")?.trim() == "0"))
 }
 
 #[test]
 fn a_host_that_forwards_by_itself_goes_on_doing_so() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let acme = with_egress("acme", 7)?;
     hosts[0].machine.run("sysctl -qw net.ipv4.conf.all.forwarding=1")?;
     hosts[0].apply(&acme, &[])?;
@@ -153,7 +148,7 @@ fn a_host_that_forwards_by_itself_goes_on_doing_so() -> Result<()> {
     ensure!(!rules.contains("elements"), "the agent guards a device that is not its own: {rules}");
     hosts[0].delete(&acme)?;
     super::host::eventually("the network is gone", || Ok(!hosts[0].knows(&acme)?))?;
-    let forwarding = hosts[0].machine.run("sysctl -n net.ipv4.conf.uplink.forwarding")?;
+    let forwarding = hosts[0].machine.run("sysctl -n net.ipv4.conf.eth0.forwarding")?;
     ensure!(forwarding.trim() == "1", "the agent turned the administrator's forwarding off");
     Ok(())
 }

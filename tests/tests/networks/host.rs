@@ -15,7 +15,10 @@ use goliath_agent::{
     reconcile::network::{AttachError, NetworkReconciler, Port, Tap},
     spec::{ClusterName, GuestEndpoint, GuestUid, HostEndpoint, MacAddress, NetworkSpec, Peer, PeerList, Vni},
 };
-use goliath_lab::namespace::{Cable, Machine, NamespaceDirectory, Underlay};
+use goliath_lab::{
+    namespace::{Cable, Machine, NamespaceDirectory, unique_prefix},
+    underlay::Underlay,
+};
 use ipnetwork::Ipv4Network;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -89,11 +92,11 @@ impl Host {
         let ledger = Ledger::open(self.state.path())?;
         let observed = Observed::new();
         let config = NetworkConfig {
-            underlay_address: Underlay::address(self.number),
+            underlay_address: underlay_address(self.number),
             namespaces: self.directory.path().to_owned(),
             ..NetworkConfig::default()
         };
-        let namespace = Namespace::bound_at(&self.machine.path())?.context("the machine is not there")?;
+        let namespace = Namespace::bound_at(self.machine.path())?.context("the machine is not there")?;
         let networks =
             runtime.block_on(NetworkReconciler::start_in(namespace, config, ledger.clone(), observed.clone()))?;
         self.agent = Some(Agent { runtime, ledger, observed, networks });
@@ -240,7 +243,7 @@ pub(crate) fn peer(plan: &Plan, host: u8, guests: &[&Guest]) -> Peer {
     let address = plan.address(250 + host);
     Peer {
         host: format!("host{host}"),
-        underlay_address: Underlay::address(host),
+        underlay_address: underlay_address(host),
         host_endpoint: HostEndpoint { address, mac_address: MacAddress::of_host(address) },
         guests: guests
             .iter()
@@ -255,7 +258,7 @@ pub(crate) struct Pair {
     pub(crate) b: Guest,
     pub(crate) hosts: [Host; 2],
     pub(crate) acme: Plan,
-    pub(crate) switch: Machine,
+    pub(crate) underlay: Underlay,
 }
 
 impl Pair {
@@ -264,22 +267,27 @@ impl Pair {
     }
 
     pub(crate) fn of(acme: Plan) -> Result<Self> {
-        let (hosts, switch) = two_hosts()?;
+        let (hosts, underlay) = two_hosts()?;
         for host in &hosts {
             host.apply(&acme, &[])?;
         }
         let a = hosts[0].guest(&acme, 11)?;
         let b = hosts[1].guest(&acme, 12)?;
         introduce(&acme, &hosts, &[&a], &[&b], 2)?;
-        Ok(Self { a, b, hosts, acme, switch })
+        Ok(Self { a, b, hosts, acme, underlay })
     }
 }
 
 /// Two hosts without any network, and the switch between them.
-pub(crate) fn two_hosts() -> Result<([Host; 2], Machine)> {
-    let Underlay { mut machines, switch } = Underlay::new(2, 1500)?;
-    let (Some(other), Some(one)) = (machines.pop(), machines.pop()) else { bail!("two machines were asked for") };
-    Ok(([Host::start(0, one)?, Host::start(1, other)?], switch))
+pub(crate) fn two_hosts() -> Result<([Host; 2], Underlay)> {
+    let underlay = Underlay::new(&unique_prefix())?;
+    let host = |number| Host::start(number, underlay.plug(&format!("host{number}"), underlay_address(number))?);
+    let hosts = [host(0)?, host(1)?];
+    Ok((hosts, underlay))
+}
+
+fn underlay_address(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, host + 1)
 }
 
 /// Tells each of two hosts what the other has.

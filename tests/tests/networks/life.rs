@@ -72,7 +72,7 @@ fn a_tap_that_is_held_is_not_given_twice_and_a_left_one_is_replaced() -> Result<
 
 #[test]
 fn a_deleted_network_leaves_nothing() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let host = &hosts[0];
     let acme = Plan::new("acme", 7, "10.7.0.0/24")?.with_egress();
     let all = || -> Result<String> {
@@ -80,7 +80,7 @@ fn a_deleted_network_leaves_nothing() -> Result<()> {
             + &host.machine.run("ip -o -4 address show")?
             + &host.machine.run("ip route show table all")?
             + &host.machine.run("nft list ruleset")?
-            + &host.machine.run("sysctl net.ipv4.conf.uplink.forwarding")?)
+            + &host.machine.run("sysctl net.ipv4.conf.eth0.forwarding")?)
     };
     let before = all()?;
     host.apply(&acme, &[])?;
@@ -107,7 +107,7 @@ fn a_deleted_network_leaves_nothing() -> Result<()> {
 
 #[test]
 fn a_deletion_that_was_interrupted_is_finished_by_the_next_agent() -> Result<()> {
-    let (mut hosts, _switch) = two_hosts()?;
+    let (mut hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/24")?.with_egress();
     hosts[0].apply(&acme, &[])?;
     let guest = hosts[0].guest(&acme, 11)?;
@@ -125,7 +125,7 @@ fn a_deletion_that_was_interrupted_is_finished_by_the_next_agent() -> Result<()>
 
 #[test]
 fn a_name_without_a_namespace_that_a_crash_left_is_used() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/24")?;
     std::fs::write(hosts[0].namespace_of(&acme), "")?;
     hosts[0].apply(&acme, &[])?;
@@ -135,7 +135,7 @@ fn a_name_without_a_namespace_that_a_crash_left_is_used() -> Result<()> {
 
 #[test]
 fn a_namespace_that_the_ledger_does_not_know_is_left_alone() -> Result<()> {
-    let (mut hosts, _switch) = two_hosts()?;
+    let (mut hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/24")?;
     hosts[0].apply(&acme, &[])?;
     let guest = hosts[0].guest(&acme, 11)?;
@@ -148,7 +148,7 @@ fn a_namespace_that_the_ledger_does_not_know_is_left_alone() -> Result<()> {
 
 #[test]
 fn the_longest_name_of_a_cluster_is_fine() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let long = Plan::new(&"x".repeat(63), 0x00ff_ffff, "10.7.0.0/24")?.with_egress();
     hosts[0].apply(&long, &[])?;
     hosts[0].guest(&long, 11)?.reaches("10.7.0.1")
@@ -174,22 +174,22 @@ fn a_changed_spec_is_brought_about_under_running_guests() -> Result<()> {
 
 #[test]
 fn without_its_underlay_a_network_waits_and_says_so() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let acme = Plan::new("acme", 7, "10.7.0.0/24")?;
-    hosts[0].machine.run("ip address delete 192.0.2.1/24 dev uplink")?;
+    hosts[0].machine.run("ip address delete 192.0.2.1/24 dev eth0")?;
     hosts[0].ask(&acme)?;
     eventually("the network says why it is not ready", || {
         Ok(hosts[0].status(&acme)?.conditions.get("Ready").is_some_and(|ready| ready.reason == "NoUnderlay"))
     })?;
     let told = hosts[0].attach(&acme, port(&acme, 11)?).err().map(|error| error.to_string()).unwrap_or_default();
     ensure!(told.contains("underlay address 192.0.2.1"), "{told}");
-    hosts[0].machine.run("ip address add 192.0.2.1/24 dev uplink")?;
+    hosts[0].machine.run("ip address add 192.0.2.1/24 dev eth0")?;
     hosts[0].wait_until_ready(&acme)
 }
 
 #[test]
 fn what_cannot_be_on_this_host_is_refused_with_the_reason() -> Result<()> {
-    let (hosts, _switch) = two_hosts()?;
+    let (hosts, _underlay) = two_hosts()?;
     let networks = hosts[0].networks()?;
     let refused = |cidr: &str, vni: u32, other: &Plan| -> Result<String> {
         let (spec, other) = (Plan::new("acme", vni, cidr)?.spec(0)?, other.spec(0)?);
@@ -203,7 +203,7 @@ fn what_cannot_be_on_this_host_is_refused_with_the_reason() -> Result<()> {
     let zeta = Plan::new("zeta", 8, "10.7.0.0/24")?;
     ensure!(refused("10.7.0.0/24", 7, &zeta)?.is_empty(), "{}", refused("10.7.0.0/24", 7, &zeta)?);
     ensure!(refused("10.7.0.0/24", 8, &zeta)?.starts_with("vni: 8 is the VNI of cluster zeta"));
-    ensure!(refused("192.0.2.0/24", 7, &zeta)?.contains("overlaps 192.0.2.1/24, the host's own network on uplink"));
-    hosts[0].machine.run("ip link set uplink mtu 600")?;
+    ensure!(refused("192.0.2.0/24", 7, &zeta)?.contains("overlaps 192.0.2.1/24, the host's own network on eth0"));
+    hosts[0].machine.run("ip link set eth0 mtu 600")?;
     eventually("the small underlay is seen", || Ok(refused("10.7.0.0/24", 7, &zeta)?.contains("MTU of 600")))
 }

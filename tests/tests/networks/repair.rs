@@ -146,7 +146,6 @@ fn a_namespace_that_was_unbound_gets_its_name_back_and_traffic_goes_on() -> Resu
 #[test]
 fn the_way_out_comes_back() -> Result<()> {
     let pair = Pair::of(Plan::new("acme", 7, "10.7.0.0/24")?.with_egress())?;
-    pair.switch.run("ip address add 192.0.2.254/24 dev lan")?;
     let host = &pair.hosts[0];
     let reaches = || pair.a.machine.succeeds("ping -c 1 -W 1 192.0.2.254");
     eventually("the world is reached", reaches)?;
@@ -155,7 +154,7 @@ fn the_way_out_comes_back() -> Result<()> {
         "ip link set goliath000007 down",
         "ip address flush dev goliath000007",
         "sysctl -qw net.ipv4.conf.goliath000007.forwarding=0",
-        "sysctl -qw net.ipv4.conf.uplink.forwarding=0",
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=0",
         "nft delete table ip goliath",
         "nft flush chain ip goliath leaving",
     ] {

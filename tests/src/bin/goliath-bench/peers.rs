@@ -61,7 +61,7 @@ struct Network {
 
 impl Network {
     async fn make(host: &Machine, path: &Path) -> Result<Self> {
-        let host = Namespace::bound_at(&host.path())?.context("the host's namespace is gone")?;
+        let host = Namespace::bound_at(host.path())?.context("the host's namespace is gone")?;
         let (nft, cluster): (PathBuf, ClusterName) = (program::installed("nft")?, "bench".parse()?);
         let bound = path.to_owned();
         let (worker, started) = Worker::start("bench", move || ClusterKernel::open(cluster, bound, &host, nft))
