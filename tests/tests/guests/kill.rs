@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use goliath_lab::{Guest, Host, Lab, run};
-use goliath_proto::agent::v1::GuestPhase;
+use goliath_lab::{Guest, Host, Lab, guest::is_true, run};
+use goliath_proto::agent::v1::{GuestPhase, GuestStatus};
 
 async fn is_the_same_run(host: &Host, guest: &Guest, boot_id: &str, pid: i32) -> Result<()> {
     let status = guest.until_booted().await?;
@@ -54,24 +54,45 @@ fn a_killed_agent_comes_back_and_its_guests_never_noticed() {
     });
 }
 
+/// What is seen of a guest, for people, and how it is told.
+type Moment = (&'static str, fn(&GuestStatus) -> bool);
+
+/// In this order, on its way up.
+const ON_ITS_WAY: [Moment; 7] = [
+    ("accepted", |_| true),
+    ("with its image", |status| is_true(status, "ImageReady")),
+    ("with its network", |status| is_true(status, "NetworkReady")),
+    ("with its volumes", |status| is_true(status, "VolumesReady")),
+    ("being started", |status| matches!(status.phase(), GuestPhase::Starting | GuestPhase::Running)),
+    ("with a process", |status| status.process.is_some()),
+    ("running", |status| is_true(status, "Running")),
+];
+
 #[test]
 fn an_agent_killed_while_it_launches_starts_no_second_qemu() {
     run(async |lab: &Lab| {
         let host = lab.host("a").start().await?;
         let cluster = lab.cluster("blue").over(&[&host]).await?;
-        // From "accepted" to "running" it takes some 100 ms on a quiet machine.
-        for (round, after) in [0, 20, 50, 80, 120, 180, 260].into_iter().map(Duration::from_millis).enumerate() {
+        for (round, (moment, is_there)) in ON_ITS_WAY.into_iter().enumerate() {
             let guest = cluster.guest(&format!("worker-{round}")).on(&host).apply().await?;
-            tokio::time::sleep(after).await;
+            guest.until(moment, is_there).await?;
             host.kill_agent().await?;
             host.start_agent().await?;
             guest.until_running().await?;
-            assert_eq!(host.qemus_of(guest.uid()).await?.len(), 1, "killed after {after:?}");
+            assert_eq!(host.qemus_of(guest.uid()).await?.len(), 1, "killed when it was seen {moment}");
             guest.delete().await?;
-            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "killed after {after:?}");
+            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "killed when it was seen {moment}");
         }
         Ok(())
     });
+}
+
+/// When the agent is killed after it was told to delete a guest.
+#[derive(Debug)]
+enum OnItsWayDown {
+    Asked,
+    Stopping,
+    QemuEnded,
 }
 
 #[test]
@@ -79,16 +100,25 @@ fn an_agent_killed_during_a_delete_finishes_it() {
     run(async |lab: &Lab| {
         let host = lab.host("a").start().await?;
         let cluster = lab.cluster("blue").over(&[&host]).await?;
-        for (round, after) in [0, 30, 300].into_iter().map(Duration::from_millis).enumerate() {
-            let guest = cluster.guest(&format!("worker-{round}")).on(&host).apply().await?;
+        for moment in [OnItsWayDown::Asked, OnItsWayDown::Stopping, OnItsWayDown::QemuEnded] {
+            let guest = cluster.guest(&format!("{moment:?}").to_lowercase()).on(&host).apply().await?;
             guest.until_booted().await?;
+            let qemus = host.qemus_of(guest.uid()).await?;
             let request = goliath_proto::agent::v1::DeleteGuestRequest { uid: guest.uid().to_owned() };
             host.client().await?.guests().delete_guest(request).await?;
-            tokio::time::sleep(after).await;
+            match moment {
+                OnItsWayDown::Asked => {}
+                OnItsWayDown::Stopping => drop(guest.until_phase(GuestPhase::Stopping).await?),
+                OnItsWayDown::QemuEnded => {
+                    for qemu in &qemus {
+                        assert!(qemu.wait(Duration::from_secs(30))?, "QEMU did not end");
+                    }
+                }
+            }
             host.kill_agent().await?;
             host.start_agent().await?;
             guest.until_gone().await?;
-            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "killed after {after:?}");
+            assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new(), "{moment:?}");
         }
         Ok(())
     });
