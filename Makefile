@@ -6,8 +6,9 @@ SHELL := /bin/bash
 
 GOLIATH_CACHE ?= $(HOME)/.cache/goliath
 export GOLIATH_CACHE
-# Programs are run from here: `cargo run` of one package would build the dependencies again, for it alone.
-TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Programs are run from here: `cargo run` of one package would build the dependencies again, for it alone. Asked of cargo
+# where it is used, and not before.
+TARGET = $(shell scripts/target-directory)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,13 +34,13 @@ lint: setup ## All static checks
 test: setup images build ## Unit tests and the lab: real QEMU, Vault, registry and networks; needs root
 	cargo test --locked --workspace
 
-demo: setup images build ## Two hosts, two clusters, four guests; KEEP=1 leaves them running
-	$(TARGET)/debug/goliath-demo $(if $(KEEP),--keep)
+demo: setup images build ## Two hosts, two clusters, four guests; KEEP=1 leaves them running, ISSUER=local does without Vault
+	@$(TARGET)/debug/goliath-demo $(if $(KEEP),--keep) $(if $(ISSUER),--issuer $(ISSUER))
 
 bench: images ## Measure against bare QEMU, libvirt, bridge and skopeo; writes target/bench.json
 	@scripts/setup bench
 	cargo build --locked --release --workspace --bins
-	GOLIATH_LOG=info cargo run --locked --quiet --release --package goliath-lab --bin goliath-bench
+	GOLIATH_LOG=info $(TARGET)/release/goliath-bench
 
 clean: ## Remove what cargo built; the cache stays
 	cargo clean
