@@ -91,6 +91,11 @@ impl Default for TokenLife {
 }
 
 impl Vault {
+    /// The program: the `vault` on the PATH, or one that is built once; an error where neither can be had.
+    pub async fn program() -> Result<&'static Path> {
+        process::program().await
+    }
+
     /// Starts one, initialises and unseals it, and has it write an audit log.
     pub async fn start(options: VaultOptions) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("goliath-vault-").tempdir()?;

@@ -99,7 +99,7 @@ fn follow(output: File, mut log: File, found: oneshot::Sender<SocketAddr>) {
 }
 
 /// The vault on the PATH, or the one that the script builds once.
-async fn program() -> Result<&'static PathBuf> {
+pub(super) async fn program() -> Result<&'static Path> {
     static PROGRAM_FILE: OnceCell<PathBuf> = OnceCell::const_new();
     PROGRAM_FILE
         .get_or_try_init(|| async {
@@ -113,6 +113,7 @@ async fn program() -> Result<&'static PathBuf> {
             Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
         })
         .await
+        .map(PathBuf::as_path)
 }
 
 /// Writes the server's certificate and key and its authority, whose PEM is returned.

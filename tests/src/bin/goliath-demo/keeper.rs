@@ -12,10 +12,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
+
+use crate::stage::IssuerChoice;
 
 /// Starts the keeper and waits until it has shown everything, or has failed.
-pub(crate) fn start() -> ExitCode {
-    match start_and_wait() {
+pub(crate) fn start(issuer: IssuerChoice) -> ExitCode {
+    match start_and_wait(issuer) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("goliath-demo: {error:#}");
@@ -24,10 +27,11 @@ pub(crate) fn start() -> ExitCode {
     }
 }
 
-fn start_and_wait() -> Result<ExitCode> {
+fn start_and_wait(issuer: IssuerChoice) -> Result<ExitCode> {
     let (mut ours, theirs) = UnixStream::pair()?;
     let mut keeper = Command::new(std::env::current_exe()?)
-        .arg("--keeper")
+        .args(["--keeper", "--issuer"])
+        .arg(issuer.to_possible_value().context("an issuer without a name")?.get_name())
         .stdin(OwnedFd::from(theirs))
         .spawn()
         .context("no keeper")?;

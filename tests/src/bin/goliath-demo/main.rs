@@ -1,6 +1,8 @@
 //! `make demo`: two hosts, two clusters, four guests, and what they are for, proved one thing after the other.
 
+mod client;
 mod keeper;
+mod manifests;
 mod report;
 mod scenes;
 mod stage;
@@ -11,7 +13,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{report::Report, stage::Stage};
+use crate::{
+    report::Report,
+    stage::{IssuerChoice, Stage},
+};
 
 /// The name of the lab that `--keep` leaves: by it `clean` finds it again. Any other demo has a name of its own.
 const NAME: &str = "demo";
@@ -26,6 +31,9 @@ struct Arguments {
     /// Stay at the end; the process that started this one waits at our standard input
     #[arg(long, hide = true, conflicts_with = "keep")]
     keeper: bool,
+    /// Who issues the guests' certificates
+    #[arg(long, value_enum, default_value_t = IssuerChoice::Auto)]
+    issuer: IssuerChoice,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -40,8 +48,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments {
         Arguments { command: Some(Command::Clean), .. } => clean(),
-        Arguments { keep: true, .. } => return keeper::start(),
-        Arguments { keeper, .. } => perform(keeper),
+        Arguments { keep: true, issuer, .. } => return keeper::start(issuer),
+        Arguments { keeper, issuer, .. } => perform(keeper, issuer),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,7 +71,7 @@ fn clean() -> Result<()> {
 }
 
 #[tokio::main]
-async fn perform(keep: bool) -> Result<()> {
+async fn perform(keep: bool, issuer: IssuerChoice) -> Result<()> {
     goliath_lab::program::require_root()?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut report = Report::new();
@@ -79,7 +87,7 @@ async fn perform(keep: bool) -> Result<()> {
         goliath_lab::Lab::new()?
     };
     let shown = tokio::select! {
-        shown = show(&lab, &mut report, keep) => shown,
+        shown = show(&lab, &mut report, keep, issuer) => shown,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("told to end")),
     };
@@ -104,13 +112,13 @@ async fn perform(keep: bool) -> Result<()> {
     Ok(())
 }
 
-async fn show(lab: &goliath_lab::Lab, report: &mut Report, keep: bool) -> Result<Stage> {
-    let stage = Stage::set_up(lab, report).await?;
+async fn show(lab: &goliath_lab::Lab, report: &mut Report, keep: bool, issuer: IssuerChoice) -> Result<Stage> {
+    let stage = Stage::set_up(lab, issuer, report).await?;
     scenes::boot(&stage, report).await?;
     scenes::networks(&stage, report).await?;
     scenes::certificates(&stage, report).await?;
     scenes::kill_an_agent(&stage, report).await?;
-    scenes::look(&stage)?;
+    scenes::look(&stage, report)?;
     if keep {
         report.table();
     } else {

@@ -43,6 +43,16 @@ impl Report {
         println!("{time}  {text}");
     }
 
+    /// A command of `goliath` that is run now.
+    pub(crate) fn command(&self, line: &str) {
+        println!("\n{}", self.paint("36", &format!("$ goliath {line}")));
+    }
+
+    /// What it said, or what stands in a file.
+    pub(crate) fn output(&self, text: &str) {
+        println!("{}", self.paint("2", text.trim_end()));
+    }
+
     /// Everything at a glance.
     pub(crate) fn table(&self) {
         let width = self.proofs.iter().map(|proof| proof.subject.len()).max().unwrap_or_default();

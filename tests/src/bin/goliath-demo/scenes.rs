@@ -7,7 +7,7 @@ use goliath_lab::Guest;
 
 use crate::{
     report::Report,
-    stage::{Issuer, Stage, goliath},
+    stage::{Issuer, Stage},
 };
 
 pub(crate) async fn boot(stage: &Stage, report: &mut Report) -> Result<()> {
@@ -23,10 +23,11 @@ pub(crate) async fn boot(stage: &Stage, report: &mut Report) -> Result<()> {
         let (guest, status, after) = outcome?;
         let process = status.process.context("a booted guest without a process")?;
         let result = format!(
-            "{} on host {}, QEMU {} (pid {}), booted after {:.1} s",
+            "{} on host {}, QEMU {} ({}, pid {}), booted after {:.1} s",
             guest.address(),
             guest.host().name(),
             process.qemu_version,
+            process.accelerator().as_str_name().trim_start_matches("ACCELERATOR_"),
             process.pid,
             after.as_secs_f64()
         );
@@ -68,7 +69,7 @@ pub(crate) async fn certificates(stage: &Stage, report: &mut Report) -> Result<(
     };
     report.proved(&format!("{} serves TLS", name(guest)), &format!("serial {}, {by}", short(&first.serial_number)));
 
-    goliath(guest.host(), &["certs", &name(guest), "--rotate"])?;
+    stage.client.goliath(report, &format!("--context {} certs {} --rotate", guest.host().name(), name(guest)))?;
     let second = guest.serves(&authority).await?;
     ensure!(second.serial_number != first.serial_number, "the certificate did not change");
     check_issued(stage, &second.serial_number).await?;
@@ -116,29 +117,26 @@ pub(crate) async fn kill_an_agent(stage: &Stage, report: &mut Report) -> Result<
 }
 
 /// As a person would see it.
-pub(crate) fn look(stage: &Stage) -> Result<()> {
+pub(crate) fn look(stage: &Stage, report: &Report) -> Result<()> {
     for host in [&stage.a, &stage.b] {
-        println!(
-            "\n$ goliath get guests    # on host {}\n{}",
-            host.name(),
-            goliath(host, &["get", "guests"])?.trim_end()
-        );
+        stage.client.goliath(report, &format!("--context {} get guests", host.name()))?;
     }
     Ok(())
 }
 
 pub(crate) async fn delete(stage: &Stage, report: &mut Report) -> Result<()> {
     report.chapter("The end");
-    futures::future::try_join_all(stage.guests().map(Guest::delete)).await?;
+    stage.client.goliath(report, "--context a delete guest blue/master-0 green/master-0 --wait")?;
+    stage.client.goliath(report, "--context b delete guest blue/worker-0 green/worker-0 --wait")?;
     for guest in stage.guests() {
         let traces = guest.host().traces_of(guest.uid()).await?;
         ensure!(traces.is_empty(), "{} left {traces:?}", name(guest));
     }
     report.proved("delete", "no process, disk, socket or mount of the four guests is left");
-    for cluster in [&stage.blue, &stage.green] {
-        cluster.delete().await?;
-    }
     for host in [&stage.a, &stage.b] {
+        for cluster in [&stage.blue, &stage.green] {
+            stage.client.goliath(report, &format!("--context {} delete network {}", host.name(), cluster.name()))?;
+        }
         host.until_no_networks().await?;
         let left = host.guest_processes().await?;
         ensure!(left.is_empty(), "host {} still runs {left:?}", host.name());
