@@ -19,12 +19,12 @@ use tokio::{
 pub use event::QmpEvent;
 pub use qapi_qmp as schema;
 
-use connection::{Greeting, Reply, Request};
+use connection::{Opening, Reply, Request};
 
 /// Bounds of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct QmpLimits {
-    /// From connecting to the answer to `qmp_capabilities`.
+    /// From connecting to QEMU's first answers.
     pub connect: Duration,
     /// From [`Qmp::execute`] to its answer.
     pub command: Duration,
@@ -98,6 +98,7 @@ pub struct Qmp {
     end: Arc<std::sync::OnceLock<Arc<str>>>,
     limits: QmpLimits,
     version: Arc<str>,
+    first_status: Option<schema::RunState>,
 }
 
 impl Qmp {
@@ -118,20 +119,30 @@ impl Qmp {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let (connection, Greeting { version }) = connection::Connection::greet(stream, limits.line).await?;
+        let (connection, Opening { version, status }, early) =
+            connection::Connection::open(stream, limits.line).await?;
         let (requests, queue) = mpsc::channel(COMMAND_BACKLOG);
         let (sender, events) = broadcast::channel(EVENT_BACKLOG);
+        for event in early {
+            // The receiver is ours: somebody listens.
+            let _ = sender.send(event);
+        }
         let end = Arc::<std::sync::OnceLock<_>>::default();
         let weak = sender.downgrade();
         tokio::spawn(connection.run(queue, sender, Arc::clone(&end), limits.command));
-        let qmp = Self { requests, events: weak, end, limits, version: version.into() };
-        qmp.execute(schema::qmp_capabilities { enable: None }).await?;
+        let status = status.and_then(|status| serde_json::from_value(status.into()).ok());
+        let qmp = Self { requests, events: weak, end, limits, version: version.into(), first_status: status };
         Ok((qmp, events))
     }
 
     /// QEMU's version, such as `10.0.2`.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// QEMU's state when the connection was made; None: one that the schema does not know.
+    pub fn first_status(&self) -> Option<schema::RunState> {
+        self.first_status
     }
 
     /// Events from now on.

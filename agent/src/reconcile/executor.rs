@@ -13,6 +13,8 @@ use crate::{
 
 /// Carries out the steps of one guest. Every step is safe to repeat, whatever an earlier one left half-done.
 pub(super) trait Executor: Send + Sync + 'static {
+    /// What a spec's image reference means here.
+    type Image: Send;
     /// What a start has made ready.
     type Prepared: Send;
     /// A QEMU that is there.
@@ -21,15 +23,23 @@ pub(super) trait Executor: Send + Sync + 'static {
     /// Looks for a QEMU that an earlier agent started.
     fn discover(&self, spec: &GuestSpec, board: &Arc<Board>) -> impl Future<Output = Discovery<Self::Machine>> + Send;
 
-    /// Makes image, network and volumes ready, waiting for what others must do first; dropping it is safe.
+    /// Makes the image ready; dropping it is safe.
     ///
-    /// `image` is what the spec's reference was resolved to before, if it was.
+    /// `known` is what the spec's reference was resolved to before, if it was.
+    fn image(
+        &self,
+        spec: &GuestSpec,
+        known: Option<&Digest>,
+        board: &Arc<Board>,
+    ) -> impl Future<Output = Result<(Self::Image, Digest), Failure>> + Send;
+
+    /// Makes network and volumes ready, waiting for what others must do first; dropping it is safe.
     fn prepare(
         &self,
         spec: &GuestSpec,
-        image: Option<&Digest>,
+        image: Self::Image,
         board: &Arc<Board>,
-    ) -> impl Future<Output = Result<(Self::Prepared, Digest), Failure>> + Send;
+    ) -> impl Future<Output = Result<Self::Prepared, Failure>> + Send;
 
     /// Starts QEMU. Not dropped half-way.
     fn launch(

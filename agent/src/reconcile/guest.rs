@@ -181,22 +181,37 @@ impl<E: Executor> GuestTask<E> {
         self.holds_runtime = true;
         let known = self.facts.image.as_ref().filter(|image| image.reference == spec.image).map(|image| &image.digest);
         let known = known.cloned();
-        let prepared = tokio::select! {
+        let image = tokio::select! {
             biased;
             // Another wish: what was made ready so far is there still when it turns out to be needed.
             _ = self.record.changed() => return self.record.mark_changed(),
-            prepared = self.executor.prepare(spec, known.as_ref(), &self.board) => prepared,
+            image = self.executor.image(spec, known.as_ref(), &self.board) => image,
         };
-        let (prepared, digest) = match prepared {
-            Ok(prepared) => prepared,
+        let (image, digest) = match image {
+            Ok(image) => image,
             Err(failure) => return self.failed(spec, failure).await,
         };
-        let image = ResolvedImage { reference: spec.image.clone(), digest };
-        if self.facts.image.as_ref() != Some(&image) {
-            // Before the launch: a tag that moves between a crash of the agent and its next start moves no guest.
-            self.facts.image = Some(image);
-            self.facts_file.write(&self.facts).await;
-        }
+        let resolved = Some(ResolvedImage { reference: spec.image.clone(), digest });
+        let is_news = self.facts.image != resolved;
+        self.facts.image = resolved;
+        // Before the launch: a tag that moves between a crash of the agent and its next start moves no guest.
+        let remember = async {
+            if is_news {
+                self.facts_file.write(&self.facts).await;
+            }
+        };
+        let prepare = async {
+            tokio::select! {
+                biased;
+                _ = self.record.changed() => None,
+                prepared = self.executor.prepare(spec, image, &self.board) => Some(prepared),
+            }
+        };
+        let prepared = match tokio::join!(prepare, remember) {
+            (None, ()) => return self.record.mark_changed(),
+            (Some(Err(failure)), ()) => return self.failed(spec, failure).await,
+            (Some(Ok(prepared)), ()) => prepared,
+        };
         match self.executor.launch(spec, prepared, &self.board).await {
             Ok(machine) => self.launched(spec, machine).await,
             Err(failure) => self.failed(spec, failure).await,
@@ -215,6 +230,8 @@ impl<E: Executor> GuestTask<E> {
         self.machine = Some(machine);
         self.vcpus = Vcpus::Unknown;
         self.retry_at = None;
+        // What QEMU says first is known already, and nobody shall wait for the disk to hear it.
+        self.wait(None).await;
         let record = self.record.borrow().clone();
         self.publish(&record, None);
         self.facts_file.write(&self.facts).await;

@@ -30,7 +30,7 @@ use crate::{
     certs::{CertificateKeeper, Virtiofsd},
     errors::with_causes,
     files,
-    image::ImageLease,
+    image::{Image, ImageLease},
     network::Port,
     qemu::{
         self, BootWatch, ConsoleLog, GuestPaths, Process, Qmp, QmpLimits, Running, arguments::Listener, discover,
@@ -124,6 +124,7 @@ impl HostExecutor {
 }
 
 impl Executor for HostExecutor {
+    type Image = Arc<Image>;
     type Prepared = Prepared;
     type Machine = HostMachine;
 
@@ -172,13 +173,20 @@ impl Executor for HostExecutor {
         Discovery::Found(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports }))
     }
 
-    async fn prepare(
+    async fn image(
         &self,
         spec: &GuestSpec,
-        image: Option<&Digest>,
+        known: Option<&Digest>,
         board: &Arc<Board>,
-    ) -> Result<(Prepared, Digest), Failure> {
-        self.prepare_all(spec, image, board).await
+    ) -> Result<(Arc<Image>, Digest), Failure> {
+        self.directories()?;
+        let image = self.pull_image(spec, known, board).await?;
+        let digest = image.digest.clone();
+        Ok((image, digest))
+    }
+
+    async fn prepare(&self, spec: &GuestSpec, image: Arc<Image>, board: &Arc<Board>) -> Result<Prepared, Failure> {
+        self.prepare_all(spec, &image, board).await
     }
 
     async fn launch(&self, spec: &GuestSpec, prepared: Prepared, board: &Arc<Board>) -> Result<HostMachine, Failure> {

@@ -31,9 +31,17 @@ pub(super) enum Reply {
     Refused { class: String, description: String },
 }
 
-pub(super) struct Greeting {
+/// What QEMU says first.
+pub(super) struct Opening {
     pub(super) version: String,
+    /// As QEMU names it.
+    pub(super) status: Option<String>,
 }
+
+/// Sent before the greeting was read, and in one piece. Where a guest's vCPUs use all processors each exchange waits for
+/// its turn: one is enough to know that the guest runs.
+const CAPABILITIES: u64 = 0;
+const STATUS: u64 = 1;
 
 pub(super) struct Connection<S> {
     lines: Framed<S, LinesCodec>,
@@ -42,16 +50,42 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Reads what QEMU says first.
-    pub(super) async fn greet(stream: S, line_limit: usize) -> Result<(Self, Greeting), QmpError> {
+    /// Greets, leaves negotiation mode, and asks for the state. Returns the events that came meanwhile, too.
+    pub(super) async fn open(stream: S, line_limit: usize) -> Result<(Self, Opening, Vec<QmpEvent>), QmpError> {
         let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(line_limit));
+        let disconnected = |reason: LinesCodecError| QmpError::disconnected(reason);
+        let command = |id: u64, name: &str| json!({"execute": name, "id": id}).to_string();
+        lines.feed(command(CAPABILITIES, "qmp_capabilities")).await.map_err(disconnected)?;
+        lines.send(command(STATUS, "query-status")).await.map_err(disconnected)?;
         let message = parse(lines.next().await).map_err(QmpError::disconnected)?;
         let number = |field: &str| message["QMP"]["version"]["qemu"][field].as_u64();
         let (Some(major), Some(minor), Some(micro)) = (number("major"), number("minor"), number("micro")) else {
             return Err(QmpError::disconnected("what speaks there is not QEMU's QMP"));
         };
-        let greeting = Greeting { version: format!("{major}.{minor}.{micro}") };
-        Ok((Self { lines, owed: HashMap::new(), next_id: 1 }, greeting))
+        let version = format!("{major}.{minor}.{micro}");
+        let mut events = Vec::new();
+        loop {
+            let message = parse(lines.next().await).map_err(QmpError::disconnected)?;
+            if let Some(name) = message["event"].as_str().map(str::to_owned) {
+                // More than these few and it is not QEMU that speaks.
+                if events.len() < OWED {
+                    events.push(QmpEvent::parse(&name, message));
+                }
+                continue;
+            }
+            match message["id"].as_u64() {
+                Some(CAPABILITIES) if message.get("return").is_none() => {
+                    let description = text(&message["error"]["desc"]);
+                    return Err(QmpError::disconnected(format_args!("QEMU refused `qmp_capabilities`: {description}")));
+                }
+                Some(STATUS) => {
+                    let status = message["return"]["status"].as_str().map(str::to_owned);
+                    let connection = Self { lines, owed: HashMap::new(), next_id: STATUS + 1 };
+                    return Ok((connection, Opening { version, status }, events));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Until QEMU or the last handle goes; then `end` says how it ended.

@@ -34,6 +34,9 @@ async fn greeted(limits: QmpLimits, buffer: usize) -> ((Qmp, QmpEvents), BufRead
         let asked = command(&mut peer).await;
         assert_eq!(asked["execute"], "qmp_capabilities");
         answer(&mut peer, json!({"return": {}, "id": asked["id"]})).await;
+        let asked = command(&mut peer).await;
+        assert_eq!(asked["execute"], "query-status");
+        answer(&mut peer, json!({"return": {"running": true, "status": "running"}, "id": asked["id"]})).await;
     };
     let (connected, ()) = tokio::join!(Qmp::over(ours, limits), greeting);
     (connected.unwrap(), peer)

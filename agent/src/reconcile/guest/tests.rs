@@ -61,6 +61,7 @@ fn digest() -> Digest {
 }
 
 impl Executor for Simulated {
+    type Image = ();
     type Prepared = ();
     type Machine = SimulatedMachine;
 
@@ -76,7 +77,11 @@ impl Executor for Simulated {
         }
     }
 
-    async fn prepare(&self, _: &GuestSpec, _: Option<&Digest>, _: &Arc<Board>) -> Result<((), Digest), Failure> {
+    async fn image(&self, _: &GuestSpec, _: Option<&Digest>, _: &Arc<Board>) -> Result<((), Digest), Failure> {
+        Ok(((), digest()))
+    }
+
+    async fn prepare(&self, _: &GuestSpec, (): (), _: &Arc<Board>) -> Result<(), Failure> {
         if self.with(|world| world.preparation_hangs) {
             std::future::pending::<()>().await;
         }
@@ -85,7 +90,7 @@ impl Executor for Simulated {
             world.broken_preparations = world.broken_preparations.saturating_sub(1);
             broken
         });
-        if broken { Err(Failure::new("ImageReady", "Unreachable", "simulated")) } else { Ok(((), digest())) }
+        if broken { Err(Failure::new("ImageReady", "Unreachable", "simulated")) } else { Ok(()) }
     }
 
     async fn launch(&self, spec: &GuestSpec, (): (), _: &Arc<Board>) -> Result<SimulatedMachine, Failure> {

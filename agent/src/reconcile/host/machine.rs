@@ -44,6 +44,8 @@ pub(in crate::reconcile) struct HostMachine {
     omens: Omens,
     /// What others saw of it: that it booted, that its volume's process ended.
     reports: mpsc::Receiver<MachineEvent>,
+    /// What the connection knew from its start, until it was handed on.
+    first: Option<RunState>,
     /// The state of the vCPUs is to be asked for. Set until the answer was handed on, so that a cancelled question is
     /// asked again.
     ask: bool,
@@ -68,10 +70,12 @@ impl HostMachine {
         let Parts { process, record, connection, qmp, paths, session, reports } = parts;
         let mut check = interval_at(Instant::now() + CHECKED_EVERY, CHECKED_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let first = connection.as_ref().and_then(|(qmp, _)| qmp.first_status());
         Self {
             process,
             record,
             connection,
+            first,
             qmp,
             session_file: SessionFile::in_directory(paths.runtime()),
             paths,
@@ -90,14 +94,15 @@ impl HostMachine {
     }
 
     async fn ask(&mut self) -> Option<MachineEvent> {
-        let answer = match self.qmp() {
-            Ok(qmp) => qmp.execute(schema::query_status {}).await,
-            Err(lost) => Err(lost),
+        let answer = match (self.first.take(), self.qmp()) {
+            (Some(status), _) => Ok(status),
+            (None, Ok(qmp)) => qmp.execute(schema::query_status {}).await.map(|answer| answer.status),
+            (None, Err(lost)) => Err(lost),
         };
         self.ask = false;
         match answer {
             Ok(status) => {
-                let vcpus = vcpus(status.status);
+                let vcpus = vcpus(status);
                 (self.last.replace(vcpus) != Some(vcpus)).then_some(MachineEvent::Vcpus(vcpus))
             }
             Err(error) => {

@@ -1,5 +1,5 @@
-//! Makes ready what a guest needs before its QEMU can start: image, then network, disks, seed and certificates side by
-//! side.
+//! Makes ready what a guest needs before its QEMU can start: its image, then network, disks, seed and certificates side
+//! by side.
 
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,11 +36,9 @@ impl HostExecutor {
     pub(super) async fn prepare_all(
         &self,
         spec: &GuestSpec,
-        known: Option<&Digest>,
+        image: &Image,
         board: &Arc<Board>,
-    ) -> Result<(Prepared, Digest), Failure> {
-        self.directories()?;
-        let image = self.image(spec, known, board).await?;
+    ) -> Result<Prepared, Failure> {
         let accelerator = self
             .shared
             .rooms
@@ -48,16 +46,16 @@ impl HostExecutor {
             .choose(spec.machine.accelerator, image.kernel.as_deref())
             .await
             .map_err(|error| Failure::new("Running", "NoAccelerator", error.to_string()))?;
-        let (tap, (overlay, data_disks), certificates) = tokio::try_join!(
+        let (tap, (overlay, data_disks), certificates, seed) = tokio::try_join!(
             self.network(spec, board),
-            self.disks(spec, &image),
-            self.certificate_volume(spec, board)
+            self.disks(spec, image),
+            self.certificate_volume(spec, board),
+            self.seed(spec)
         )?;
-        let seed = self.seed(spec).await?;
         board.is("VolumesReady", "Ready", "disks, seed and certificates are there");
         let (volume, socket) = certificates.unzip();
         let parts = Parts {
-            image: &image,
+            image,
             accelerator,
             overlay,
             data_disks,
@@ -67,11 +65,11 @@ impl HostExecutor {
         };
         let machine = machine_config(spec, parts)?;
         let handed = Handed { tap: tap.map(|tap| tap.file), certificates: socket };
-        Ok((Prepared { machine, handed }, image.digest.clone()))
+        Ok(Prepared { machine, handed })
     }
 
     /// Of the guest's own, for root alone.
-    fn directories(&self) -> Result<(), Failure> {
+    pub(super) fn directories(&self) -> Result<(), Failure> {
         for directory in [self.shared.paths.runtime(), self.shared.paths.state()] {
             files::make_directory(directory, 0o700).map_err(|reason| {
                 Failure::new("VolumesReady", "NoDirectory", format!("cannot make {}: {reason}", directory.display()))
@@ -81,7 +79,12 @@ impl HostExecutor {
     }
 
     /// The image, leased: from now on it is there for as long as the guest is.
-    async fn image(&self, spec: &GuestSpec, known: Option<&Digest>, board: &Arc<Board>) -> Result<Arc<Image>, Failure> {
+    pub(super) async fn pull_image(
+        &self,
+        spec: &GuestSpec,
+        known: Option<&Digest>,
+        board: &Arc<Board>,
+    ) -> Result<Arc<Image>, Failure> {
         let reference = match known {
             Some(digest) => spec.image.with_digest(digest.clone()),
             None => spec.image.clone(),
