@@ -10,6 +10,7 @@
 //!            +-> deleting (waits while guests are attached) -> gone
 //! ```
 
+mod attach;
 mod drift;
 mod task;
 
@@ -109,9 +110,15 @@ pub enum AttachError {
 
 /// What a task is asked to do.
 enum Command {
-    Attach { port: Port, answer: oneshot::Sender<Result<Tap, AttachError>> },
+    Attach(Attach),
     Adopt { port: Port, answer: oneshot::Sender<()> },
     Detach { uid: GuestUid, answer: oneshot::Sender<()> },
+}
+
+/// A guest to be joined to its network.
+struct Attach {
+    port: Port,
+    answer: oneshot::Sender<Result<Tap, AttachError>>,
 }
 
 /// The networks of this host. A handle: clones share it.
@@ -250,7 +257,7 @@ impl NetworkReconciler {
     pub async fn attach(&self, cluster: &ClusterName, port: Port) -> Result<Tap, AttachError> {
         let (answer, answered) = oneshot::channel();
         let ended = || AttachError::NotReady { cluster: cluster.clone(), reason: no_network() };
-        self.send(cluster, Command::Attach { port, answer }).await.ok_or_else(ended)?;
+        self.send(cluster, Command::Attach(Attach { port, answer })).await.ok_or_else(ended)?;
         answered.await.map_err(|_| ended())?
     }
 

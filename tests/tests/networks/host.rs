@@ -201,6 +201,13 @@ impl Host {
         agent.runtime.block_on(agent.networks.attach(&plan.cluster, port))
     }
 
+    /// All at the same time.
+    pub(crate) fn attach_all(&self, plan: &Plan, ports: &[Port]) -> Result<Vec<Result<Tap, AttachError>>> {
+        let agent = self.agent()?;
+        let all = ports.iter().map(|port| agent.networks.attach(&plan.cluster, *port));
+        Ok(agent.runtime.block_on(futures::future::join_all(all)))
+    }
+
     pub(crate) fn detach(&self, plan: &Plan, uid: GuestUid) -> Result<()> {
         let agent = self.agent()?;
         agent.runtime.block_on(agent.networks.detach(&plan.cluster, uid));

@@ -160,3 +160,25 @@ fn a_place_that_another_guest_has_is_refused() -> Result<()> {
     ensure!(told.contains("is the gateway's"), "{told}");
     pair.a.reaches("10.7.0.12")
 }
+
+#[test]
+fn guests_that_come_at_once_are_all_joined_but_those_whose_place_is_taken() -> Result<()> {
+    let pair = Pair::new()?;
+    let host = &pair.hosts[0];
+    let mut ports = (20..60).map(|last| port(&pair.acme, last)).collect::<Result<Vec<_>>>()?;
+    // One wants the address of another of the same moment, one that of a guest that is there.
+    ports[7].address = ports[3].address;
+    ports[30].address = pair.acme.address(11);
+    let taps = host.attach_all(&pair.acme, &ports)?;
+    for (number, tap) in taps.iter().enumerate() {
+        let refused = tap.as_ref().err().map(ToString::to_string);
+        match number {
+            7 | 30 => ensure!(refused.is_some_and(|told| told.contains("already")), "guest {number} has a taken place"),
+            _ => ensure!(refused.is_none(), "guest {number}: {refused:?}"),
+        }
+    }
+    let devices = host.run_in(&pair.acme, "ip -o link show master bridge")?;
+    let joined = taps.iter().flatten().filter(|tap| devices.contains(&tap.device)).count();
+    ensure!(joined == 38, "{joined} taps are ports of the bridge:\n{devices}");
+    pair.a.reaches("10.7.0.12")
+}

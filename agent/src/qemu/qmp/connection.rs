@@ -55,13 +55,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(line_limit));
         let disconnected = |reason: LinesCodecError| QmpError::disconnected(reason);
         let command = |id: u64, name: &str| json!({"execute": name, "id": id}).to_string();
-        lines.feed(command(CAPABILITIES, "qmp_capabilities")).await.map_err(disconnected)?;
-        lines.send(command(STATUS, "query-status")).await.map_err(disconnected)?;
+        let sent = async {
+            lines.feed(command(CAPABILITIES, "qmp_capabilities")).await?;
+            lines.send(command(STATUS, "query-status")).await
+        };
+        let sent = sent.await;
+        // What somebody says who takes no commands tells more than that he takes none.
         let message = parse(lines.next().await).map_err(QmpError::disconnected)?;
         let number = |field: &str| message["QMP"]["version"]["qemu"][field].as_u64();
         let (Some(major), Some(minor), Some(micro)) = (number("major"), number("minor"), number("micro")) else {
             return Err(QmpError::disconnected("what speaks there is not QEMU's QMP"));
         };
+        sent.map_err(disconnected)?;
         let version = format!("{major}.{minor}.{micro}");
         let mut events = Vec::new();
         loop {

@@ -8,15 +8,14 @@ use tokio::{
 };
 
 use super::{
-    AttachError, COMPARE_EVERY, Command, Readiness, SETTLE, Shared, Tap,
+    COMPARE_EVERY, Command, Readiness, SETTLE, Shared,
     drift::{drift, in_words},
 };
 use crate::{
     errors::with_causes,
     ledger::{self, NetworkRecord, UpdateError},
     network::{
-        Device, DeviceKind, EgressSlot, Namespace, Port, Role, State, TapError, Wanted, Worker, WorkerGone, desired,
-        desired_port,
+        EgressSlot, Namespace, Port, Role, State, Wanted, Worker, WorkerGone, desired,
         host::EgressWanted,
         kernel::{ClusterKernel, Failure, KernelError},
         monitor::{Changed, Monitor},
@@ -30,6 +29,8 @@ use crate::{
 const ECHO: Duration = Duration::from_secs(1);
 /// Between two looks: somebody who keeps changing things keeps us this busy and no more.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+/// Guests that are attached together.
+const AT_ONCE: usize = 64;
 /// After a failure, and then twice as long each time.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
@@ -72,7 +73,7 @@ pub(super) async fn run(
                 let record = records.borrow_and_update().clone();
                 task.take(record).await;
             }
-            Some(command) = commands.recv() => task.obey(command).await,
+            Some(command) = commands.recv() => task.obey(command, &mut commands).await,
             changed = task.changed() => task.noticed(changed),
             changed = view.changed() => {
                 if changed.is_err() {
@@ -86,25 +87,25 @@ pub(super) async fn run(
     }
 }
 
-struct Task {
-    shared: Arc<Shared>,
-    cluster: ClusterName,
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cluster: ClusterName,
     /// Where the namespace is bound.
     path: PathBuf,
-    record: Arc<NetworkRecord>,
-    kernel: Option<Kernel>,
+    pub(super) record: Arc<NetworkRecord>,
+    pub(super) kernel: Option<Kernel>,
     /// The guests that were attached, adopted, or found by their taps.
-    ports: BTreeMap<GuestUid, Port>,
+    pub(super) ports: BTreeMap<GuestUid, Port>,
     /// What is there as far as we know; None: unknown, look before changing.
-    believed: Option<State>,
-    mtu: Option<Mtu>,
+    pub(super) believed: Option<State>,
+    pub(super) mtu: Option<Mtu>,
     /// The addresses of the way out, where there is one.
     slot: Option<EgressSlot>,
     /// Nothing of a way out is left: there is none wanted.
     way_out_removed: bool,
     /// Deleted to the end: nothing to do until the record is another.
     gone: bool,
-    look_at: Instant,
+    pub(super) look_at: Instant,
     looked_at: Option<Instant>,
     /// Until then, what the kernel tells of is probably our own doing.
     echo_until: Instant,
@@ -113,8 +114,8 @@ struct Task {
     status: NetworkStatus,
 }
 
-struct Kernel {
-    worker: Worker<ClusterKernel>,
+pub(super) struct Kernel {
+    pub(super) worker: Worker<ClusterKernel>,
     monitor: Monitor,
 }
 
@@ -185,7 +186,7 @@ impl Task {
     }
 
     /// What happened until now was our own doing.
-    fn changed_by_us(&mut self) {
+    pub(super) fn changed_by_us(&mut self) {
         self.echo_until = Instant::now() + ECHO;
     }
 
@@ -203,13 +204,30 @@ impl Task {
         }
     }
 
-    async fn obey(&mut self, command: Command) {
-        match command {
-            Command::Attach { port, answer } => {
-                let result = self.attach(port).await;
-                // A caller who went away drops the tap, and with it the device.
-                let _ = answer.send(result);
+    /// Does what it is told; of guests that come at once, all together.
+    async fn obey(&mut self, command: Command, more: &mut mpsc::Receiver<Command>) {
+        let mut next = Some(command);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Attach(first) => {
+                    let mut guests = vec![first];
+                    while next.is_none() && guests.len() < AT_ONCE {
+                        match more.try_recv() {
+                            Ok(Command::Attach(guest)) => guests.push(guest),
+                            Ok(other) => next = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.attach(guests).await;
+                }
+                other => self.obey_one(other).await,
             }
+        }
+    }
+
+    async fn obey_one(&mut self, command: Command) {
+        match command {
+            Command::Attach(guest) => self.attach(vec![guest]).await,
             Command::Adopt { port, answer } => {
                 if self.ports.insert(port.uid, port) != Some(port) {
                     self.look_at = Instant::now();
@@ -221,78 +239,6 @@ impl Task {
                 let _ = answer.send(());
             }
         }
-    }
-
-    async fn attach(&mut self, port: Port) -> Result<Tap, AttachError> {
-        let not_ready = |reason: String| AttachError::NotReady { cluster: self.cluster.clone(), reason };
-        if let Readiness::NotReady { reason } = self.readiness() {
-            return Err(not_ready(reason));
-        }
-        let (Some(kernel), Some(mtu)) = (&self.kernel, self.mtu) else {
-            return Err(not_ready("its namespace is being opened".to_owned()));
-        };
-        let believed = self.believed.as_ref().ok_or_else(|| not_ready("it is being repaired".to_owned()))?;
-        self.check_place(&port, &present(&self.ports, believed))?;
-        let believed = self.believed.take().unwrap_or_default();
-        let fresh =
-            Device { kind: DeviceKind::Tap, mac_address: None, mtu: 1500, alias: String::new(), port: None, up: false };
-        let mut believed = believed.without(Role::Tap(port.uid));
-        believed.devices.insert(Role::Tap(port.uid), fresh);
-        let wanted = desired_port(&self.wanted(mtu, &self.ports), &port);
-        let changes = believed.part_of(port.uid, port.mac, port.address).changes_to(&wanted);
-        let written = changes.clone();
-        let done = kernel
-            .worker
-            .run(move |kernel| {
-                let file = kernel.open_tap(port.uid)?;
-                // A tap that is not whole goes with its file.
-                Ok::<_, TapError>((kernel.apply(&written), file))
-            })
-            .await;
-        self.changed_by_us();
-        match done {
-            Ok(Ok((failures, file))) if failures.is_empty() => {
-                self.believed = Some(changes.iter().fold(believed, State::after));
-                self.ports.insert(port.uid, port);
-                self.publish();
-                Ok(Tap { file, mtu, device: Role::Tap(port.uid).device() })
-            }
-            Ok(Ok((failures, _))) => {
-                self.look_at = Instant::now();
-                Err(AttachError::Kernel(sentence(&failures)))
-            }
-            Ok(Err(TapError::Held { .. })) => {
-                self.look_at = Instant::now();
-                Err(AttachError::Held)
-            }
-            Ok(Err(error)) => {
-                self.look_at = Instant::now();
-                Err(AttachError::Tap(error))
-            }
-            Err(gone) => {
-                self.kernel = None;
-                self.look_at = Instant::now();
-                Err(AttachError::Kernel(gone.to_string()))
-            }
-        }
-    }
-
-    /// The last line of defence: whoever asked was to see to it.
-    fn check_place(&self, port: &Port, present: &BTreeMap<GuestUid, Port>) -> Result<(), AttachError> {
-        let spec = &self.record.spec;
-        let refused = |reason: String| Err(AttachError::Refused(reason));
-        if !spec.cidr.contains(port.address) {
-            return refused(format!("{} is not in the network {}", port.address, spec.cidr));
-        }
-        if port.address == spec.gateway || port.address == spec.host_address {
-            return refused(format!("{} is the gateway's or this host's", port.address));
-        }
-        for other in present.values().filter(|other| other.uid != port.uid) {
-            if other.address == port.address || other.mac == port.mac {
-                return refused(format!("guest {} has {} or {} already", other.uid, port.address, port.mac));
-            }
-        }
-        Ok(())
     }
 
     async fn detach(&mut self, uid: GuestUid) {
@@ -347,7 +293,7 @@ impl Task {
     }
 
     /// Reads what is there, and puts it right.
-    async fn look(&mut self) {
+    pub(super) async fn look(&mut self) {
         if self.gone {
             self.look_at = Instant::now() + COMPARE_EVERY;
             return;
@@ -375,7 +321,7 @@ impl Task {
         self.publish();
     }
 
-    fn wanted<'a>(&'a self, mtu: Mtu, ports: &'a BTreeMap<GuestUid, Port>) -> Wanted<'a> {
+    pub(super) fn wanted<'a>(&'a self, mtu: Mtu, ports: &'a BTreeMap<GuestUid, Port>) -> Wanted<'a> {
         Wanted {
             spec: &self.record.spec,
             peers: self.record.peers.as_ref(),
@@ -565,7 +511,7 @@ impl Task {
         self.shared.readiness.send_if_modified(|networks| networks.remove(&self.cluster).is_some());
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if self.gone {
             return;
         }
@@ -584,7 +530,7 @@ impl Task {
         });
     }
 
-    fn readiness(&self) -> Readiness {
+    pub(super) fn readiness(&self) -> Readiness {
         if self.record.deleting {
             return Readiness::NotReady { reason: "it is being deleted".to_owned() };
         }
@@ -597,7 +543,7 @@ impl Task {
 }
 
 /// The ports whose taps are there.
-fn present(ports: &BTreeMap<GuestUid, Port>, state: &State) -> BTreeMap<GuestUid, Port> {
+pub(super) fn present(ports: &BTreeMap<GuestUid, Port>, state: &State) -> BTreeMap<GuestUid, Port> {
     ports
         .iter()
         .filter(|(uid, _)| state.devices.contains_key(&Role::Tap(**uid)))
@@ -605,7 +551,7 @@ fn present(ports: &BTreeMap<GuestUid, Port>, state: &State) -> BTreeMap<GuestUid
         .collect()
 }
 
-fn sentence(failures: &[Failure]) -> String {
+pub(super) fn sentence(failures: &[Failure]) -> String {
     let messages: Vec<String> = failures.iter().map(|failure| failure.message.clone()).collect();
     in_words(&messages)
 }
