@@ -22,9 +22,10 @@ lock() {
     flock 9
 }
 
-# The mirror that this machine's apt uses for a Debian archive: `Debian`, `Debian-Security`, `Debian Backports`.
+# The mirror that this machine's apt uses for a Debian archive: `Debian`, `Debian-Security`, `Debian Backports`. A disc
+# that Debian was installed from is none.
 debian_mirror() {
     # shellcheck disable=SC2016 # apt expands these
     apt-get indextargets --format '$(LABEL)|$(REPO_URI)' 'Identifier: Packages' |
-        awk -F'|' -v label="$1" '$1 == label { sub("/$", "", $2); print $2; exit }'
+        awk -F'|' -v label="$1" '$1 == label && $2 !~ /^cdrom:/ { sub("/$", "", $2); print $2; exit }'
 }

@@ -8,7 +8,8 @@
 KERNEL_SUITE=trixie
 
 # Prints the directory that holds `vmlinuz`, `modules/<release>/` and `version`. It is fetched once, by an apt with
-# sources of its own, which verifies Debian's signatures; `REFRESH=1` asks for a newer one.
+# sources of its own, which verifies Debian's signatures; `REFRESH=1` asks for a newer one. Debian's mirrors keep no older
+# ones, so it cannot be pinned: which one it is, is written down.
 kernel() {
     local directory=$GOLIATH_CACHE/kernel work mirror security package
     if [[ -s $directory/version && -z ${REFRESH:-} ]]; then
@@ -43,7 +44,8 @@ EOF
         package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/ { print $2; exit }')
         apt-get -qq download "$package" >&2
         apt-cache show --no-all-versions "$package" |
-            awk '/^Package:/ { package = $2 } /^Version:/ { print package, $2; exit }' >version
+            awk '/^(Package|Version|SHA256):/ { found[$1] = $2 }
+                END { print found["Package:"], found["Version:"], "sha256:" found["SHA256:"] }' >version
     )
     dpkg-deb --extract "$work"/linux-image-*.deb "$work/root"
     mkdir "$work/kernel"
@@ -56,12 +58,12 @@ EOF
     echo "$directory"
 }
 
-# Copies one module, unpacked, to a file: module NAME FILE
+# Copies one module of a kernel, unpacked, to a file: module KERNEL NAME FILE
 module() {
     local packed
-    packed=$(find "$(kernel)/modules" -name "$1.ko.xz" -print -quit)
-    [[ -n $packed ]] || die "the kernel has no module $1"
-    xz --decompress --stdout "$packed" >"$2"
+    packed=$(find "$1/modules" -name "$2.ko.xz" -print -quit)
+    [[ -n $packed ]] || die "the kernel has no module $2"
+    xz --decompress --stdout "$packed" >"$3"
 }
 
 # An initramfs of a directory, the same bytes for the same files: initramfs DIRECTORY FILE

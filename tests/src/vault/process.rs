@@ -107,7 +107,7 @@ pub(super) async fn program() -> Result<&'static Path> {
             let built = Command::new(script).stderr(Stdio::inherit()).output().await.context("run build-vault.sh")?;
             if !built.status.success() {
                 bail!(
-                    "there is no Vault to test with: install it, or Go 1.25 or newer, and run scripts/build-vault.sh"
+                    "there is no Vault to test with: install it, or Go 1.21 or newer, and run scripts/build-vault.sh"
                 );
             }
             Ok(PathBuf::from(String::from_utf8(built.stdout)?.trim()))
