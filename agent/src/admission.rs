@@ -3,6 +3,7 @@
 //! What cannot work is refused when it is asked for, not later, and the refusal says what stands against it.
 
 mod network;
+mod overhead;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ mod tests;
 use std::fmt;
 
 pub use network::{NetworkDecision, admit_network};
+pub use overhead::{MachineKind, Overhead, Overheads};
 pub use room::{Capacity, Demand, Room, Shortage};
 
 use crate::{

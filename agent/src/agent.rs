@@ -23,7 +23,8 @@ use crate::{
     network::{admission::Refusal, host::HostError},
     observed::Observed,
     qemu::{Launcher, LauncherError},
-    reconcile::{Guests, NetworkReconciler, Rooms},
+    reconcile::{Guests, NetworkReconciler, Rooms, measure_overheads},
+    spec::ByteSize,
 };
 
 /// An agent that runs.
@@ -154,6 +155,11 @@ fn parts(config: Config, rooms: &Arc<Rooms>, guests: Guests) -> Parts {
         accelerator: {
             let rooms = Arc::clone(rooms);
             Box::new(move || rooms.accelerators.known())
+        },
+        overheads: {
+            let floor = ByteSize::mib(config.capacity.guest_overhead_mib);
+            let overheads = measure_overheads(Arc::clone(rooms), floor);
+            Box::new(move || overheads.borrow().clone())
         },
         doctor: {
             let (config, rooms) = (Arc::clone(&config), Arc::clone(rooms));

@@ -14,6 +14,7 @@ mod kvm;
 pub mod launch;
 mod launcher;
 mod machine;
+pub mod memory;
 mod paths;
 mod process;
 pub mod qmp;

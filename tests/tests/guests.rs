@@ -8,5 +8,6 @@ mod guests {
     mod kill;
     mod life;
     mod main_job;
+    mod overhead;
     mod refusals;
 }

@@ -4,6 +4,7 @@ use std::{fmt, fs, io};
 
 use nix::sys::statvfs::statvfs;
 
+use super::{MachineKind, Overhead, Overheads};
 use crate::{
     config::Config,
     spec::{ByteSize, GuestSpec},
@@ -21,19 +22,21 @@ pub struct Capacity {
 }
 
 /// What the machine has for guests, as measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Room {
     /// If no guest were there.
     pub capacity: Capacity,
     /// What is not written yet of the disk, beyond the reserve.
     pub disk_free: ByteSize,
-    /// What a QEMU takes beside its guest's memory.
-    pub overhead: ByteSize,
+    /// What QEMUs take beside their guests' memory.
+    pub overheads: Overheads,
 }
 
 /// What one guest may come to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Demand {
+    /// What QEMU needs for it.
+    pub kind: MachineKind,
     /// Processors.
     pub vcpus: u64,
     /// The guest's own.
@@ -47,7 +50,8 @@ impl Demand {
     pub fn of(spec: &GuestSpec, image_disk: Option<ByteSize>) -> Self {
         let root = spec.root_disk.as_ref().and_then(|disk| disk.size.or(image_disk));
         let disks = spec.data_disks.iter().map(|disk| disk.size).chain(root);
-        Self { vcpus: spec.machine.vcpus.into(), memory: spec.machine.memory, disk: sum(disks) }
+        let kind = MachineKind::of(spec);
+        Self { kind, vcpus: spec.machine.vcpus.into(), memory: spec.machine.memory, disk: sum(disks) }
     }
 }
 
@@ -56,8 +60,10 @@ impl Demand {
 pub enum Shortage {
     /// With what QEMU takes beside it.
     Memory {
-        /// By the guest.
+        /// By the guest, with QEMU's.
         asked: ByteSize,
+        /// QEMU's.
+        overhead: Overhead,
         /// What is left.
         available: ByteSize,
     },
@@ -81,9 +87,9 @@ impl fmt::Display for Shortage {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let short = |asked: ByteSize, available: ByteSize| ByteSize::bytes(asked.get().saturating_sub(available.get()));
         match *self {
-            Self::Memory { asked, available } => write!(
+            Self::Memory { asked, overhead, available } => write!(
                 formatter,
-                "memory is short by {}: the guest needs {asked} with QEMU's own, {available} are left",
+                "memory is short by {}: the guest needs {asked}, of which {overhead}; {available} are left",
                 short(asked, available)
             ),
             Self::Disk { asked, available } => write!(
@@ -101,8 +107,8 @@ impl fmt::Display for Shortage {
 }
 
 impl Room {
-    /// Measures the machine. Quick, but it reads files.
-    pub fn measure(config: &Config) -> io::Result<Self> {
+    /// Measures the machine; `overheads` are what was learned of QEMUs so far. Quick, but it reads files.
+    pub fn measure(config: &Config, overheads: Overheads) -> io::Result<Self> {
         let capacity = &config.capacity;
         let processors = std::thread::available_parallelism()?.get();
         // A ratio is at most 1024: this is far from where a float ends.
@@ -120,14 +126,14 @@ impl Room {
                 disk: minus(blocks(disks.blocks()), reserved),
             },
             disk_free: minus(blocks(disks.blocks_available()), reserved),
-            overhead: ByteSize::mib(capacity.guest_overhead_mib),
+            overheads,
         })
     }
 
-    /// What a new guest could still get: for its memory, what QEMU takes beside it is taken off already.
+    /// What a new guest could still get, of whatever kind: for its memory, what QEMU takes beside it is taken off already.
     pub fn available(&self, guests: &[Demand]) -> Capacity {
         let left = self.left(guests);
-        Capacity { memory: minus(left.memory, self.overhead), ..left }
+        Capacity { memory: minus(left.memory, self.overheads.largest()), ..left }
     }
 
     fn left(&self, guests: &[Demand]) -> Capacity {
@@ -142,7 +148,7 @@ impl Room {
     }
 
     fn memory_of(&self, guest: Demand) -> ByteSize {
-        sum([guest.memory, self.overhead])
+        sum([guest.memory, self.overheads.of(guest.kind).size])
     }
 
     /// What is short for a guest beside others. One that is here and asks for no more than it has is never short.
@@ -152,7 +158,11 @@ impl Room {
         let memory = self.memory_of(new);
         let mut shortages = Vec::new();
         if memory > left.memory && grows(|demand| demand.memory.get()) {
-            shortages.push(Shortage::Memory { asked: memory, available: left.memory });
+            shortages.push(Shortage::Memory {
+                asked: memory,
+                overhead: self.overheads.of(new.kind),
+                available: left.memory,
+            });
         }
         if new.disk > left.disk && grows(|demand| demand.disk.get()) {
             shortages.push(Shortage::Disk { asked: new.disk, available: left.disk });

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     ledger::HostRecord,
     spec::{
-        ClusterName, DataDisk, GuestEndpoint, HostEndpoint, MacAddress, NetworkInterface, NetworkSpec, Peer, PeerList,
-        RootDisk, test::guest,
+        Boot, ClusterName, DataDisk, GuestEndpoint, HostEndpoint, MacAddress, NetworkInterface, NetworkSpec, Peer,
+        PeerList, RootDisk, test::guest,
     },
 };
 
@@ -19,7 +19,7 @@ fn room() -> Room {
     Room {
         capacity: Capacity { vcpus: 8, memory: ByteSize::bytes(16 * GIB), disk },
         disk_free: disk,
-        overhead: ByteSize::mib(128),
+        overheads: Overheads::at_least(ByteSize::mib(128)),
     }
 }
 
@@ -192,11 +192,35 @@ fn a_refusal_says_which_number_is_short_and_by_how_much() {
     assert_eq!(
         told,
         [
-            "memory is short by 256 MiB: the guest needs 4.1 GiB with QEMU's own, 3.9 GiB are left",
+            "memory is short by 256 MiB: the guest needs 4.1 GiB, of which 128 MiB configured overhead; 3.9 GiB are left",
             "disk is short by 1 GiB: the guest's disks can grow to 101 GiB, 100 GiB are left",
             "vCPUs are short by 1: the guest asks for 3, 2 are left",
         ]
     );
+}
+
+#[test]
+fn what_was_measured_counts_for_every_guest_of_its_kind() {
+    let (held, mut new) = (guest("a"), guest("b"));
+    let mut room = room();
+    assert!(room.overheads.saw(MachineKind::of(&held), ByteSize::mib(300)));
+    let snapshot = ledger([held.clone()], []);
+    let available = room.available(&[Demand::of(&held, None)]).memory;
+    assert_eq!(available, ByteSize::bytes(16 * GIB - held.machine.memory.get() - ByteSize::mib(600).get()));
+
+    let mut other_kind = guest("c");
+    other_kind.boot = Boot::Firmware { path: None };
+    for spec in [&mut new, &mut other_kind] {
+        spec.machine.memory = available;
+        assert_eq!(admit_guest(&snapshot, &room, &|_| None, spec), Ok(Outcome::Created), "{}", spec.name);
+    }
+    new.machine.memory = ByteSize::bytes(available.get() + ByteSize::MIB.get());
+    let Err(Refusal::Full(shortages)) = admit_guest(&snapshot, &room, &|_| None, &new) else {
+        panic!("it does not fit")
+    };
+    let told = shortages[0].to_string();
+    assert!(told.starts_with("memory is short by 1 MiB: "), "{told}");
+    assert!(told.contains(", of which 300 MiB measured overhead;"), "{told}");
 }
 
 #[test]

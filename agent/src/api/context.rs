@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 use super::{Caller, errors};
 use crate::{
     accelerator,
-    admission::{Conflict, ConflictKind, Refusal, Shortage},
+    admission::{Conflict, ConflictKind, Overheads, Refusal, Shortage},
     certs::CertificateKeeper,
     config::Config,
     doctor::Check,
@@ -56,6 +56,8 @@ pub struct Questions {
     pub certificates: Box<dyn Fn(GuestUid) -> Option<Arc<CertificateKeeper>> + Send + Sync>,
     /// What runs vCPUs here.
     pub accelerator: Box<dyn Fn() -> accelerator::Known + Send + Sync>,
+    /// What QEMUs were seen to take beside their guests' memory.
+    pub overheads: Box<dyn Fn() -> Overheads + Send + Sync>,
     /// Tries what guests need.
     pub doctor: Box<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>,
 }
@@ -117,7 +119,7 @@ fn precondition(conflict: Conflict) -> errors::Precondition {
 fn quota(shortage: Shortage) -> errors::Quota {
     let description = shortage.to_string();
     let (resource, asked, available) = match shortage {
-        Shortage::Memory { asked, available } => ("memory", asked.get(), available.get()),
+        Shortage::Memory { asked, available, .. } => ("memory", asked.get(), available.get()),
         Shortage::Disk { asked, available } => ("disk", asked.get(), available.get()),
         Shortage::Vcpus { asked, available } => ("vcpus", asked, available),
     };

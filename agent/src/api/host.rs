@@ -36,7 +36,8 @@ impl Hosts {
         let context = &self.context;
         let snapshot = context.ledger.snapshot();
         let config = context.config.clone();
-        let room = tokio::task::spawn_blocking(move || Room::measure(&config)).await;
+        let overheads = (context.questions.overheads)();
+        let room = tokio::task::spawn_blocking(move || Room::measure(&config, overheads)).await;
         let room = room.map_err(|_| errors::shutting_down())?.map_err(|error| errors::internal(&error))?;
         let demands: Vec<Demand> = snapshot
             .guests

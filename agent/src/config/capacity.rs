@@ -6,7 +6,7 @@ use serde::Deserialize;
 pub struct CapacityConfig {
     /// Memory that stays with the host, in MiB.
     pub reserved_memory_mib: u64,
-    /// What a QEMU needs beside its guest's memory, in MiB, until it was measured.
+    /// What a QEMU needs beside its guest's memory at least, in MiB; where more was measured, that counts.
     pub guest_overhead_mib: u64,
     /// Disk that stays free, in MiB.
     pub reserved_disk_mib: u64,

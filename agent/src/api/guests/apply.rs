@@ -21,7 +21,8 @@ pub(super) async fn apply(
     let record = Arc::new(GuestRecord { spec, deleting: false });
     let (deciding, wanted) = (context.clone(), Arc::clone(&record));
     let decided = context.ledger.update(move |snapshot| {
-        let room = Room::measure(&deciding.config).map_err(|error| errors::internal(&error))?;
+        let room = Room::measure(&deciding.config, (deciding.questions.overheads)())
+            .map_err(|error| errors::internal(&error))?;
         let image_disk = |image: &_| {
             let image = deciding.images.find(&ImageSelector::Reference(Clone::clone(image)))?;
             image.disk.as_ref().map(|disk| disk.virtual_size)

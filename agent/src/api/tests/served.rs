@@ -23,14 +23,14 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     accelerator::Known,
-    admission::Conflict,
+    admission::{Conflict, Overheads},
     api::{Parts, Questions, ServeError, Server, render},
     config::Config,
     image::ImageStore,
     ledger::Ledger,
     observed::{ChosenAccelerator, GuestStatus, Observed},
     qemu::GuestPaths,
-    spec::GuestSpec,
+    spec::{ByteSize, GuestSpec},
 };
 
 pub(super) const SOON: Duration = Duration::from_secs(10);
@@ -70,6 +70,7 @@ impl Served {
                     automatic: Some(ChosenAccelerator::Tcg),
                     message: "KVM ran nothing".to_owned(),
                 }),
+                overheads: Box::new(|| Overheads::at_least(ByteSize::mib(96))),
                 doctor: Box::new(|| Box::pin(async { vec![crate::doctor::Check::pass("test", "tried")] })),
             },
         };
