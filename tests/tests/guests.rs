@@ -10,4 +10,5 @@ mod guests {
     mod main_job;
     mod overhead;
     mod refusals;
+    mod watch;
 }

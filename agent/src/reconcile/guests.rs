@@ -115,6 +115,8 @@ impl Supervisor {
         executor.lease_known_image(&facts_file.read());
         self.executors.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, executor.clone());
         let board = Arc::new(Board::new(uid, self.rooms.observed.clone()));
+        // Before the API is served: a watch from the present state must not leave out a guest that is still looked for.
+        board.update(|_| ());
         let ledger = self.rooms.ledger.clone();
         self.tasks.spawn(async move {
             // A panic in a step is a defect, of which this guest's task alone shall suffer: it looks around anew.
