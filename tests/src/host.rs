@@ -40,6 +40,7 @@ pub struct HostPlan {
     issuers: String,
     images: String,
     capacity: String,
+    socket_group: String,
     reached: Vec<SocketAddr>,
 }
 
@@ -75,6 +76,7 @@ impl HostPlan {
             issuers: String::new(),
             images: String::new(),
             capacity: "reserved_memory_mib = 256\nreserved_disk_mib = 64\nvcpu_ratio = 32.0\n".to_owned(),
+            socket_group: "root".to_owned(),
             reached: Vec::new(),
         }
     }
@@ -88,6 +90,13 @@ impl HostPlan {
     #[must_use]
     pub fn with_pki(mut self, directory: &Path) -> Self {
         self.pki = Some(directory.to_owned());
+        self
+    }
+
+    /// Has members of a group call the agent on the machine, beside root.
+    #[must_use]
+    pub fn socket_group(mut self, group: &str) -> Self {
+        group.clone_into(&mut self.socket_group);
         self
     }
 
@@ -210,7 +219,7 @@ impl HostPlan {
     }
 
     fn config(&self, directory: &Path, pki: &Path) -> Result<String> {
-        let Self { name, address, issuers, images, capacity, .. } = self;
+        let Self { name, address, issuers, images, capacity, socket_group, .. } = self;
         let (directory, pki) = (directory.display(), pki.display());
         let (virtiofsd, user) = (program::virtiofsd()?, program::qemu_user()?);
         let (qemu, image_tool) = (program::installed("qemu-system-x86_64")?, program::installed("qemu-img")?);
@@ -226,7 +235,7 @@ runtime = "{directory}/run"
 
 [api]
 socket = "{directory}/run/agent.sock"
-socket_group = "root"
+socket_group = "{socket_group}"
 
 [api.tcp]
 listen = ["{address}:{API_PORT}"]

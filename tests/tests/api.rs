@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use anyhow::Result;
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+};
+
+use anyhow::{Context as _, Result};
 use goliath_lab::{
     Lab,
     agent::Client,
     pki::{Authority, Identity, Purpose},
     run,
 };
-use goliath_proto::agent::v1::{ApplyNetworkRequest, GetHostRequest, NetworkSpec};
+use goliath_proto::agent::v1::{
+    ApplyGuestRequest, ApplyNetworkRequest, GetHostRequest, NetworkSpec, WatchGuestsRequest,
+};
 
 async fn call(lab: &Lab, host: &goliath_lab::Host, identity: Option<&Identity>) -> Result<String> {
     let from = lab.underlay().namespace();
@@ -45,6 +52,7 @@ fn a_new_certificate_of_the_host_is_served_without_dropping_connections() {
         let host = lab.host("a").start().await?;
         let open = host.operator().await?;
         open.host().get_host(GetHostRequest {}).await?;
+        let mut watch = open.guests().watch_guests(WatchGuestsRequest::default()).await?.into_inner();
 
         // The new one is of another authority: a client that trusts this one alone shows that it is served.
         let other = Authority::new("other hosts")?;
@@ -64,7 +72,22 @@ fn a_new_certificate_of_the_host_is_served_without_dropping_connections() {
             }
         }
         open.host().get_host(GetHostRequest {}).await?;
-        Ok(())
+
+        // What was asked for before still comes.
+        let cluster = lab.cluster("blue").network([10, 8, 0]).over(&[]).await?;
+        let spec = cluster.guest("worker-0").on(&host).spec().await?;
+        let uid = spec.uid.clone();
+        let request = ApplyGuestRequest { spec: Some(spec), dry_run: false };
+        host.client().await?.guests().apply_guest(request).await?;
+        let told = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            while let Some(change) = watch.message().await? {
+                if change.guest.and_then(|guest| guest.spec).is_some_and(|spec| spec.uid == uid) {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("the watch ended")
+        });
+        told.await.context("the watch says nothing")?
     });
 }
 
@@ -118,6 +141,49 @@ fn a_request_over_the_socket_of_the_machine_needs_no_certificate() {
         let request = ApplyNetworkRequest { spec: Some(spec), ..Default::default() };
         let refusal = client.networks().apply_network(request).await.unwrap_err();
         assert_eq!(refusal.code(), tonic::Code::InvalidArgument, "{refusal:?}");
+        Ok(())
+    });
+}
+
+/// A group that every Debian has and nobody is in.
+const GROUP: &str = "games";
+
+/// `goliath get hosts` as a user of no rights, with this primary group and these others.
+fn get_hosts(host: &goliath_lab::Host, program: &std::path::Path, group: &str, others: &str) -> Result<Output> {
+    let mut command = Command::new(goliath_lab::program::installed("setpriv")?);
+    command.args(["--reuid", "nobody", "--regid", group]);
+    match others {
+        "" => command.arg("--clear-groups"),
+        others => command.args(["--groups", others]),
+    };
+    command.arg(program).args(["get", "hosts"]).env_clear();
+    command.env("GOLIATH_AGENT", format!("unix:{}", host.socket().display()));
+    Ok(command.current_dir("/").output()?)
+}
+
+#[test]
+fn the_socket_of_the_machine_is_for_root_and_its_group_alone() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").socket_group(GROUP).start().await?;
+        // Where it was built only root may have access.
+        let program = lab.directory().join("goliath");
+        std::fs::copy(goliath_lab::program::command_line()?, &program)?;
+        let is_served = |group: &str, others: &str| -> Result<bool> {
+            let output = get_hosts(&host, &program, group, others)?;
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.status.success(), out.lines().any(|line| line.starts_with("a ")), "{out}{err}");
+            assert!(output.status.success() || err.contains("agent.sock"), "{err}");
+            Ok(output.status.success())
+        };
+        assert!(is_served(GROUP, "")?, "the group is the caller's own");
+        assert!(is_served("nogroup", &format!("{GROUP},mail"))?, "the group is one of the caller's others");
+        assert!(!is_served("nogroup", "")?, "a stranger was served");
+
+        // Whoever opens the socket to all by hand opens it to nobody.
+        std::fs::set_permissions(host.socket(), std::fs::Permissions::from_mode(0o666))?;
+        assert!(!is_served("nogroup", "mail")?, "a stranger was served");
+        assert!(is_served("nogroup", GROUP)?);
+        host.client().await?.host().get_host(GetHostRequest {}).await?;
         Ok(())
     });
 }

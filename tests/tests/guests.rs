@@ -4,6 +4,7 @@
 
 mod guests {
     mod certificates;
+    mod command_line;
     mod debian;
     mod kill;
     mod life;
