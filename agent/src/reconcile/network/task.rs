@@ -1,5 +1,9 @@
 //! One cluster's network on this host: its task.
 
+mod converge;
+mod deletion;
+mod status;
+
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
@@ -7,19 +11,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    COMPARE_EVERY, Command, Readiness, SETTLE, Shared,
-    drift::{drift, in_words},
-};
+use super::{COMPARE_EVERY, Command, SETTLE, Shared, drift::in_words};
 use crate::{
     errors::with_causes,
-    ledger::{self, NetworkRecord, UpdateError},
+    ledger::NetworkRecord,
     network::{
-        EgressSlot, Namespace, Port, Role, State, Wanted, Worker, WorkerGone, desired,
-        host::EgressWanted,
+        EgressSlot, Port, Role, State, Wanted, Worker, WorkerGone,
         kernel::{ClusterKernel, Failure, KernelError},
         monitor::{Changed, Monitor},
-        settings,
     },
     observed::{ConditionStatus, NetworkStatus},
     spec::{ClusterName, GuestUid, Mtu},
@@ -263,35 +262,6 @@ impl Task {
         }
     }
 
-    /// Writes what is wanted over what is known to be there.
-    async fn update(&mut self) {
-        let (Some(believed), Some(kernel), Some(mtu)) = (self.believed.take(), &self.kernel, self.mtu) else {
-            return self.look().await;
-        };
-        let present = present(&self.ports, &believed);
-        let desired = desired(&self.wanted(mtu, &present));
-        let changes = believed.changes_to(&desired);
-        let result = if changes.is_empty() {
-            Ok(Vec::new())
-        } else {
-            kernel.worker.run(move |kernel| kernel.apply(&changes)).await
-        };
-        self.changed_by_us();
-        match result {
-            Ok(failures) if failures.is_empty() => {
-                self.believed = Some(desired);
-                self.status.observed_peers_generation = self.record.peers.as_ref().map(|peers| peers.generation);
-                self.publish();
-            }
-            // It may be that somebody changed what we believed: look.
-            Ok(_) => self.look().await,
-            Err(gone) => {
-                self.kernel = None;
-                self.failed(gone.into());
-            }
-        }
-    }
-
     /// Reads what is there, and puts it right.
     pub(super) async fn look(&mut self) {
         if self.gone {
@@ -348,197 +318,6 @@ impl Task {
         let monitor = worker.run(|_| Monitor::open()).await?.map_err(KernelError::Thread)?;
         self.kernel = Some(Kernel { worker: worker.clone(), monitor });
         Ok(worker)
-    }
-}
-
-impl Task {
-    /// Brings the network to what its record says.
-    async fn converge(&mut self, slow: bool) -> Result<(), Problem> {
-        let record = Arc::clone(&self.record);
-        let spec = &record.spec;
-        let mtu = self.shared.mtu(spec).map_err(|(reason, message)| Problem::new(reason, message))?;
-        let worker = self.kernel().await?;
-        if slow {
-            worker.post(ClusterKernel::look_at_rules_again);
-        }
-        let mut repaired = self.way_out(&worker, mtu).await?;
-        self.mtu = Some(mtu);
-
-        let known = self.ports.clone();
-        let settings = settings(spec.egress);
-        let observation = worker.run(move |kernel| kernel.observe(&known, &settings)).await??;
-        if observation.rebound {
-            repaired.push(format!("bind {} again", self.path.display()));
-        }
-        for (uid, port) in &observation.ports {
-            self.ports.entry(*uid).or_insert(*port);
-        }
-        let present = present(&self.ports, &observation.state);
-        let desired = desired(&self.wanted(mtu, &present));
-        let changes = observation.state.changes_to(&desired);
-        let believed = self.believed.take();
-        if let Some(believed) = &believed {
-            repaired.extend(drift(believed, &observation.state, &desired).iter().map(ToString::to_string));
-        } else {
-            // Nothing was known to be right, so nothing was changed by others.
-            repaired.clear();
-        }
-        let failures = if changes.is_empty() {
-            Vec::new()
-        } else {
-            let failures = worker.run(move |kernel| kernel.apply(&changes)).await?;
-            self.changed_by_us();
-            failures
-        };
-        self.tell_drift(&repaired, failures.is_empty());
-        if !failures.is_empty() {
-            return Err(Problem::new("KernelRefused", sentence(&failures)));
-        }
-        self.believed = Some(desired);
-        self.status.observed_generation = Some(spec.generation);
-        self.status.observed_peers_generation = record.peers.as_ref().map(|peers| peers.generation);
-        self.status.conditions.clear("Deleting");
-        self.status.conditions.set("Ready", ConditionStatus::True, "Ready", "guests can be attached");
-        Ok(())
-    }
-
-    /// Makes the way out, or removes it; tells what was put right.
-    async fn way_out(&mut self, worker: &Worker<ClusterKernel>, mtu: Mtu) -> Result<Vec<String>, Problem> {
-        let spec = &self.record.spec;
-        if !spec.egress {
-            self.slot = None;
-            if !self.way_out_removed {
-                self.remove_way_out().await?;
-                self.way_out_removed = true;
-            }
-            return Ok(Vec::new());
-        }
-        let (namespace, cluster_end_is_there) =
-            worker.run(|kernel| (kernel.namespace(), kernel.has_device(Role::Egress))).await?;
-        let namespace = namespace.map_err(KernelError::Thread)?;
-        let (cluster, vni) = (self.cluster.clone(), spec.vni);
-        let wanted = EgressWanted { cluster, vni, mtu, namespace, cluster_end_is_there };
-        let egress = self
-            .shared
-            .host
-            .run(move |host| host.ensure_egress(&wanted))
-            .await?
-            .map_err(|error| Problem::new("NoEgress", with_causes(&error)))?;
-        self.slot = Some(egress.slot);
-        Ok(egress.repaired)
-    }
-
-    async fn remove_way_out(&self) -> Result<(), Problem> {
-        let cluster = self.cluster.clone();
-        let removed = self.shared.host.run(move |host| host.remove_egress(&cluster)).await?;
-        removed.map_err(|error| Problem::new("NoEgress", with_causes(&error)))
-    }
-
-    fn tell_drift(&mut self, repaired: &[String], done: bool) {
-        if repaired.is_empty() {
-            if self.status.conditions.get("Drift").is_none() || done && self.status.conditions.is_true("Drift") {
-                self.status.conditions.set("Drift", ConditionStatus::False, "InSync", "nothing was changed by others");
-            }
-            return;
-        }
-        let what = in_words(repaired);
-        tracing::warn!(cluster = %self.cluster, repairs = what, done, "somebody changed the network");
-        if done {
-            self.status.repairs += 1;
-            let message = format!("changed by others and put right at {}: {what}", jiff::Timestamp::now());
-            self.status.conditions.set("Drift", ConditionStatus::False, "Repaired", message);
-        } else {
-            let message = format!("changed by others and not yet put right: {what}");
-            self.status.conditions.set("Drift", ConditionStatus::True, "NotRepaired", message);
-        }
-    }
-
-    /// Removes everything; what is there and not removed yet is tried again.
-    async fn delete(&mut self) -> Result<(), Problem> {
-        self.status.conditions.set("Deleting", ConditionStatus::True, "Deleting", "it was asked to go");
-        let bound = Namespace::bound_at(&self.path).map_err(KernelError::Namespace)?.is_some();
-        let mut failures = Vec::new();
-        if bound || self.kernel.is_some() {
-            let worker = self.kernel().await?;
-            let known = self.ports.clone();
-            let attached = worker.run(move |kernel| kernel.taps(&known)).await??;
-            if !attached.is_empty() {
-                let message = format!("{} guests are attached: delete or stop them first", attached.len());
-                return Err(Problem::new("GuestsAttached", message));
-            }
-            failures.extend(self.remove_way_out().await.err().map(|problem| problem.message));
-            let torn_down = worker.run(ClusterKernel::tear_down).await?;
-            failures.extend(torn_down.into_iter().map(|failure| failure.message));
-            self.believed = None;
-        } else {
-            failures.extend(self.remove_way_out().await.err().map(|problem| problem.message));
-        }
-        if !failures.is_empty() {
-            return Err(Problem::new("KernelRefused", failures.join("; ")));
-        }
-        self.kernel = None;
-        self.ports.clear();
-        self.forget_record().await
-    }
-
-    /// Nothing is left, so the record can go, unless the network was asked for again meanwhile.
-    async fn forget_record(&mut self) -> Result<(), Problem> {
-        let cluster = self.cluster.clone();
-        let forgotten = self
-            .shared
-            .ledger
-            .update(move |ledger| {
-                let deleting = ledger.networks.get(&cluster).is_some_and(|record| record.deleting);
-                let changes = if deleting { vec![ledger::Change::ForgetNetwork(cluster)] } else { Vec::new() };
-                Ok::<_, std::convert::Infallible>((changes, deleting))
-            })
-            .await;
-        match forgotten {
-            Ok(true) => {
-                self.gone = true;
-                self.status = NetworkStatus::default();
-                self.forget();
-                Ok(())
-            }
-            Ok(false) | Err(UpdateError::ShuttingDown) => Ok(()),
-            Err(error) => Err(Problem::new("LedgerFault", with_causes(&error))),
-        }
-    }
-
-    /// What others saw of it.
-    fn forget(&self) {
-        self.shared.observed.forget_network(&self.cluster);
-        self.shared.readiness.send_if_modified(|networks| networks.remove(&self.cluster).is_some());
-    }
-
-    pub(super) fn publish(&mut self) {
-        if self.gone {
-            return;
-        }
-        self.status.mtu = self.mtu;
-        self.status.namespace.clone_from(&self.path);
-        let taps = self.believed.as_ref().map(|believed| believed.taps().count());
-        self.status.ports = taps.and_then(|taps| u32::try_from(taps).ok()).unwrap_or(self.status.ports);
-        self.shared.observed.publish_network(self.cluster.clone(), self.status.clone());
-        let readiness = self.readiness();
-        self.shared.readiness.send_if_modified(|networks| {
-            let changed = networks.get(&self.cluster) != Some(&readiness);
-            if changed {
-                networks.insert(self.cluster.clone(), readiness);
-            }
-            changed
-        });
-    }
-
-    pub(super) fn readiness(&self) -> Readiness {
-        if self.record.deleting {
-            return Readiness::NotReady { reason: "it is being deleted".to_owned() };
-        }
-        match self.status.conditions.get("Ready") {
-            Some(condition) if condition.status == ConditionStatus::True => Readiness::Ready,
-            Some(condition) => Readiness::NotReady { reason: condition.message.clone() },
-            None => Readiness::NotReady { reason: "it is being made".to_owned() },
-        }
     }
 }
 
