@@ -1,3 +1,4 @@
 //! The central program: declared clusters, scheduled onto hosts and kept so.
 
 pub mod objects;
+pub mod store;
