@@ -1,4 +1,5 @@
 //! The central program: declared clusters, scheduled onto hosts and kept so.
 
+pub mod network;
 pub mod objects;
 pub mod store;
