@@ -2,4 +2,5 @@
 
 pub mod network;
 pub mod objects;
+pub mod placement;
 pub mod store;

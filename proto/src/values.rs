@@ -8,7 +8,7 @@ mod quantities;
 
 pub use digest::Digest;
 pub use names::{
-    CertificateName, ClusterName, DiskSerial, GuestName, GuestUid, HostName, IssuerName, PoolName, ZoneName,
+    CertificateName, ClusterName, DiskSerial, GuestName, GuestUid, HostName, HostRole, IssuerName, PoolName, ZoneName,
 };
 pub use overlay_cidr::OverlayCidr;
 pub use quantities::{ByteSize, Generation, MacAddress, Mtu, Vni};

@@ -119,6 +119,11 @@ checked_text!(
     dns_name
 );
 checked_text!(
+    /// What a host is for; pools ask for it.
+    HostRole,
+    dns_label
+);
+checked_text!(
     /// Where hosts fail together: a room, a rack.
     ZoneName,
     dns_name

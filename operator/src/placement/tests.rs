@@ -1,0 +1,4 @@
+mod explained;
+mod rule;
+mod sequences;
+pub(super) mod world;
