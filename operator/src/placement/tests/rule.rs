@@ -118,3 +118,13 @@ fn equal_hosts_share_many_guests_of_many_clusters() {
     let guests: BTreeSet<_> = (0..20).map(|number| fleet.usage(&host_name(number)).unwrap().guests).collect();
     assert_eq!(guests, BTreeSet::from([5]));
 }
+
+#[test]
+fn more_kinds_of_guests_than_are_remembered_are_placed_as_well() {
+    let mut fleet = fleet((0..4).map(|number| Host { inventory: Some(inventory(800, 400_000)), ..host(number, "") }));
+    for number in 0..200 {
+        let memory = ByteSize::mib(100 + u64::from(number % 100));
+        let demand = Resources { memory, ..needs().demand };
+        assert!(place(&mut fleet, &worker_with(number, Needs { demand, ..needs() })).host().is_some());
+    }
+}
