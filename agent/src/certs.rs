@@ -19,9 +19,11 @@ mod vault;
 mod virtiofs;
 mod volume;
 
+pub use disk::CertificateDisk;
 pub use issuer::{IssueError, IssuedCertificate, Issuer, IssuerHealth, Issuers, IssuersError};
 pub use keeper::{
-    CertificateInfo, CertificateKeeper, CertificateState, Failure, KeeperConfig, KeeperState, RotateError, Warning,
+    CertificateInfo, CertificateKeeper, CertificateState, DiskState, Failure, KeeperConfig, KeeperState, RotateError,
+    Warning,
 };
 pub use key::PrivateKey;
 pub use local::LocalIssuer;

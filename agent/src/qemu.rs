@@ -14,6 +14,7 @@ mod kvm;
 pub mod launch;
 mod launcher;
 mod machine;
+mod medium;
 pub mod memory;
 mod paths;
 mod process;
@@ -30,9 +31,10 @@ pub use guest_agent::{GuestAgent, GuestAgentError};
 pub use kvm::{KvmProbeError, KvmVerdict, Probed, host_kernel};
 pub use launcher::{Handed, LaunchError, Launcher, LauncherError, Running};
 pub use machine::{
-    BootMethod, CertificateVolume, DataDiskFile, DiskFormat, Firmware, HostFacts, MachineConfig, NetworkDevice,
-    RootDiskFiles, SeedDevice, VcpuAccelerator,
+    BootMethod, CertificateDevice, CertificateMedium, DataDiskFile, DiskFormat, Firmware, HostFacts, MachineConfig,
+    NetworkDevice, RootDiskFiles, SeedDevice, VcpuAccelerator,
 };
+pub use medium::{MediumError, show_medium};
 pub use paths::GuestPaths;
 pub(crate) use process::start_time_of;
 pub use process::{Process, ProcessError, ProcessExit, ProcessRecord, boot_id};

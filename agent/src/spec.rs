@@ -14,8 +14,8 @@ pub use goliath_proto::values::{
     IssuerName, MacAddress, Mtu, OverlayCidr, Vni,
 };
 pub use guest::{
-    Accelerator, Boot, CertificateRequest, DataDisk, DesiredState, GuestSpec, Lifecycle, Machine, NetworkInterface,
-    RestartPolicy, RootDisk, Seed, SeedKind,
+    Accelerator, Boot, CertificateRequest, CertificateVolume, DataDisk, DesiredState, GuestSpec, Lifecycle, Machine,
+    NetworkInterface, RestartPolicy, RootDisk, Seed, SeedKind,
 };
 pub use image_reference::{ImageReference, ImageSource};
 pub use network::{GuestEndpoint, HostEndpoint, NetworkSpec, Peer, PeerList};

@@ -122,6 +122,12 @@ impl GuestPlan {
         })
     }
 
+    /// Its certificates come on a disk, not by virtiofs.
+    #[must_use]
+    pub fn certificates_on_disk(self) -> Self {
+        self.with(|spec| spec.certificate_volume = api::CertificateVolume::Disk.into())
+    }
+
     /// Where it shall run.
     pub fn on(self, host: &Host) -> PlacedGuest {
         PlacedGuest { plan: self, host: host.clone() }

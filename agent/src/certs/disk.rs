@@ -1,25 +1,64 @@
 //! A read-only disk with the certificates, for guests without virtiofs: vfat, labelled `GOLIATHCERT`, with the files of
 //! the volume as `<name>/tls.crt` and so on.
 //!
-//! The image is written whole beside its place and renamed into it. A QEMU that has the old file open goes on showing
-//! the old certificates until it is given the new one.
+//! Each generation of the volume is an image of its own, written whole beside its place and renamed into it. A running
+//! QEMU is given the new one in place of the old; until then the old one stays.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Cursor, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use zeroize::Zeroizing;
 
+use crate::files;
+
+/// Of an image that is whole.
+const EXTENSION: &str = "img";
+/// Of one that is being written.
+const UNFINISHED: &str = "next";
 const LABEL: [u8; 11] = *b"GOLIATHCERT";
 /// What every image has room for, so that rotations seldom change its size: a disk that grows under a guest is one more
 /// thing that can go wrong.
 const SMALLEST: usize = 1 << 20;
 /// The most that FAT's clusters waste on a file or a directory.
 const CLUSTER: usize = 4 << 10;
+
+/// An image of a guest's certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateDisk {
+    /// The volume's; a later image has a higher one.
+    pub generation: u64,
+    /// On a tmpfs, for root alone.
+    pub path: PathBuf,
+}
+
+impl CertificateDisk {
+    pub(super) fn new(directory: &Path, generation: u64) -> Self {
+        Self { generation, path: directory.join(format!("{generation}.{EXTENSION}")) }
+    }
+
+    /// Removes the images of earlier generations. Only once no QEMU shows one of them.
+    pub fn remove_earlier(&self) -> io::Result<()> {
+        let Some(directory) = self.path.parent() else { return Ok(()) };
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if generation_of(&path).is_some_and(|generation| generation < self.generation) {
+                files::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of an image, or of what a crash left of one.
+fn generation_of(path: &Path) -> Option<u64> {
+    let extension = path.extension()?;
+    (extension == EXTENSION || extension == UNFINISHED).then(|| path.file_stem()?.to_str()?.parse().ok())?
+}
 
 /// One certificate's directory.
 pub(super) struct Directory {
@@ -31,7 +70,7 @@ pub(super) struct Directory {
 /// Writes the image to `path`, which is on a tmpfs: it holds keys.
 pub(super) fn write(path: &Path, directories: &[Directory]) -> io::Result<()> {
     let image = image(directories)?;
-    let next = path.with_extension("next");
+    let next = path.with_extension(UNFINISHED);
     // What a crash left half written.
     match fs::remove_file(&next) {
         Err(reason) if reason.kind() != io::ErrorKind::NotFound => return Err(reason),
@@ -123,6 +162,23 @@ mod tests {
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn earlier_images_go_and_later_ones_stay() {
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        for name in ["8.next", "9.img", "10.img", "11.img", "11.next", "other"] {
+            fs::write(place.path().join(name), name).unwrap();
+        }
+        let disk = CertificateDisk::new(place.path(), 10);
+        assert_eq!(fs::read_to_string(&disk.path).unwrap(), "10.img");
+        for _ in 0..2 {
+            disk.remove_earlier().unwrap();
+            let mut left: Vec<_> =
+                fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            left.sort();
+            assert_eq!(left, ["10.img", "11.img", "11.next", "other"]);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use state::{CertificateInfo, CertificateState, Failure, KeeperState, Warning};
+pub use state::{CertificateInfo, CertificateState, DiskState, Failure, KeeperState, Warning};
 
 use super::{
     check,
@@ -43,6 +43,8 @@ use crate::{
 
 /// Clocks are set and machines sleep: no wait is trusted for longer.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+/// A full tmpfs is the one thing that keeps a disk from being written.
+const DISK_RETRY: Duration = Duration::from_secs(5);
 /// More commands than anybody has for one guest.
 const COMMANDS: usize = 16;
 
@@ -54,9 +56,10 @@ pub struct KeeperConfig {
     pub cluster: ClusterName,
     /// The guest's certificate directory, on a tmpfs; made if it is not there.
     pub directory: PathBuf,
-    /// For a guest without virtiofs: where a disk image of the certificates goes, on a tmpfs. It is there, and as new as
-    /// the state that is shown.
-    pub disk: Option<PathBuf>,
+    /// Where disk images of the certificates go, on a tmpfs; made if it is needed.
+    pub images: PathBuf,
+    /// Whether there is a disk image, for a guest without virtiofs: as new as the state that is shown.
+    pub on_disk: bool,
     /// What the guest needs; names differ.
     pub requests: Vec<CertificateRequest>,
     /// The host's.
@@ -70,7 +73,7 @@ pub struct CertificateKeeper {
     state: watch::Receiver<KeeperState>,
     task: JoinHandle<()>,
     directory: PathBuf,
-    disk: Option<PathBuf>,
+    images: PathBuf,
 }
 
 /// Why certificates were not rotated.
@@ -97,6 +100,7 @@ pub enum RotateError {
 
 enum Command {
     Update(Vec<CertificateRequest>),
+    LayOnDisk(bool),
     Rotate { names: BTreeSet<CertificateName>, reply: oneshot::Sender<Result<(), RotateError>> },
     Stop,
 }
@@ -106,20 +110,21 @@ impl CertificateKeeper {
     pub fn start(config: KeeperConfig) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let requests = by_name(config.requests);
-        let (publish, state) = watch::channel(KeeperState::all_missing(requests.keys()));
-        let (directory, disk) = (config.directory.clone(), config.disk.clone());
+        let (publish, state) = watch::channel(KeeperState::all_missing(requests.keys(), config.on_disk));
+        let (directory, images) = (config.directory.clone(), config.images.clone());
         let task = Task {
             uid: config.uid,
             cluster: config.cluster,
             directory: config.directory,
-            disk: config.disk,
+            images: config.images,
+            disk: if config.on_disk { DiskState::Pending(None) } else { DiskState::NotWanted },
             issuers: config.issuers,
             place: Place::Closed { failures: 0, retry: Timestamp::MIN },
             slots: requests.into_iter().map(|(name, request)| (name, Slot::new(request))).collect(),
             rotations: Vec::new(),
             publish,
         };
-        Self { commands, state, task: tokio::spawn(task.run(receiver)), directory, disk }
+        Self { commands, state, task: tokio::spawn(task.run(receiver)), directory, images }
     }
 
     /// What is there and what is not; it changes as that does.
@@ -136,6 +141,11 @@ impl CertificateKeeper {
     pub async fn update(&self, requests: Vec<CertificateRequest>) {
         // A task that ended has nothing to update.
         let _ = self.commands.send(Command::Update(requests)).await;
+    }
+
+    /// Whether the certificates are on a disk image too. No QEMU may show one when they are not any more.
+    pub async fn lay_on_disk(&self, on_disk: bool) {
+        let _ = self.commands.send(Command::LayOnDisk(on_disk)).await;
     }
 
     /// Renews now; no names: all.
@@ -163,15 +173,13 @@ impl CertificateKeeper {
         }
     }
 
-    /// Ends the task and removes the directory and the disk.
+    /// Ends the task and removes the directory and the disk images.
     pub async fn remove(self) -> Result<(), VolumeError> {
-        let (directory, disk) = (self.directory.clone(), self.disk.clone());
+        let (directory, images) = (self.directory.clone(), self.images.clone());
         self.stop().await;
         blocking(move || {
             Volume::remove(&directory)?;
-            let Some(disk) = disk else { return Ok(()) };
-            files::remove(&disk)
-                .map_err(|source| VolumeError::Step { step: format!("remove {}", disk.display()), source })
+            remove_images(&images)
         })
         .await
     }
@@ -255,7 +263,8 @@ struct Task {
     uid: GuestUid,
     cluster: ClusterName,
     directory: PathBuf,
-    disk: Option<PathBuf>,
+    images: PathBuf,
+    disk: DiskState,
     issuers: Issuers,
     place: Place,
     slots: BTreeMap<CertificateName, Slot>,
@@ -279,12 +288,14 @@ impl Task {
         loop {
             self.open().await;
             self.drop_unwanted().await;
+            self.lay_disk().await;
             running.extend(self.launch(Timestamp::now()));
             self.show(Timestamp::now());
             let sleep = tokio::time::sleep(self.until_next(Timestamp::now()));
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Update(requests)) => self.update(requests),
+                    Some(Command::LayOnDisk(on_disk)) => self.lay_on_disk(on_disk).await,
                     Some(Command::Rotate { names, reply }) => self.rotate(names, reply),
                     Some(Command::Stop) | None => return,
                 },
@@ -307,14 +318,8 @@ impl Task {
         if retry > now {
             return;
         }
-        let (directory, disk) = (self.directory.clone(), self.disk.clone());
-        let open = move || {
-            let volume = Volume::open(&directory)?;
-            // An agent before this one may not have come to it.
-            disk.map_or(Ok(()), |disk| volume.write_disk(&disk))?;
-            Ok(volume)
-        };
-        self.place = match blocking(open).await {
+        let directory = self.directory.clone();
+        self.place = match blocking(move || Volume::open(&directory)).await {
             Ok(volume) => Place::Open(volume),
             Err(reason) => {
                 let failure = Failure::of_volume(&reason);
@@ -330,6 +335,64 @@ impl Task {
                 Place::Closed { failures, retry: next_attempt(now, failures, jitter()) }
             }
         };
+    }
+
+    /// Has a disk image of the present generation, where one is wanted: an agent before this one may not have come to
+    /// it.
+    async fn lay_disk(&mut self) {
+        match (&self.disk, &self.place) {
+            (DiskState::NotWanted, _) | (_, Place::Closed { .. }) => return,
+            (DiskState::Laid(disk), Place::Open(volume)) if disk.generation == volume.generation() => return,
+            _ => {}
+        }
+        let images = self.images.clone();
+        let Some(laid) = self.with_volume(move |volume| volume.lay_disk(&images)).await else { return };
+        self.disk = match laid.flatten() {
+            Ok(disk) => DiskState::Laid(disk),
+            Err(reason) => {
+                let failure = Failure::of_volume(&reason);
+                warn!(guest = %self.uid, reason = %failure, "the certificate disk is not written");
+                DiskState::Pending(Some(failure))
+            }
+        };
+    }
+
+    async fn lay_on_disk(&mut self, on_disk: bool) {
+        match (on_disk, &self.disk) {
+            (true, DiskState::NotWanted) => self.disk = DiskState::Pending(None),
+            (true, _) | (false, DiskState::NotWanted) => {}
+            (false, _) => {
+                self.disk = DiskState::NotWanted;
+                let images = self.images.clone();
+                if let Err(reason) = blocking(move || remove_images(&images)).await {
+                    warn!(guest = %self.uid, reason = %Failure::of_volume(&reason), "certificate disks stay");
+                }
+            }
+        }
+    }
+
+    /// Works with the open volume; none: it is closed. An error: the work did not come to its end.
+    async fn with_volume<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Volume) -> T + Send + 'static,
+    ) -> Option<Result<T, VolumeError>> {
+        let closed = Place::Closed { failures: 0, retry: Timestamp::now() };
+        let mut volume = match std::mem::replace(&mut self.place, closed) {
+            Place::Open(volume) => volume,
+            still_closed @ Place::Closed { .. } => {
+                self.place = still_closed;
+                return None;
+            }
+        };
+        let worked = blocking_infallible(move || {
+            let result = work(&mut volume);
+            (volume, result)
+        })
+        .await;
+        Some(worked.map(|(volume, result)| {
+            self.place = Place::Open(volume);
+            result
+        }))
     }
 
     fn held(&self, name: &CertificateName) -> Option<&Held> {
@@ -447,16 +510,12 @@ impl Task {
     /// Shows a new generation: what the spec asks for and is there, with these beside or instead.
     async fn write(&mut self, new: BTreeMap<CertificateName, Issued>) -> Result<(), VolumeError> {
         let keep: BTreeSet<CertificateName> = self.slots.keys().cloned().collect();
-        let closed = Place::Closed { failures: 0, retry: Timestamp::now() };
-        let Place::Open(mut volume) = std::mem::replace(&mut self.place, closed) else { return Ok(()) };
-        let disk = self.disk.clone();
-        let (volume, result) = blocking_infallible(move || {
-            let result = volume.write(&keep, new).and_then(|()| disk.map_or(Ok(()), |disk| volume.write_disk(&disk)));
-            (volume, result)
-        })
-        .await?;
-        self.place = Place::Open(volume);
-        result
+        if let Some(written) = self.with_volume(move |volume| volume.write(&keep, new)).await {
+            written??;
+        }
+        // Whoever waits for the new generation finds it on the disk too.
+        self.lay_disk().await;
+        Ok(())
     }
 
     fn succeeded(&mut self, name: &CertificateName) {
@@ -496,6 +555,7 @@ impl Task {
                 self.answer_rotations();
             }
             Some(failure) => {
+                self.show(Timestamp::now());
                 for Rotation { reply, .. } in concerned {
                     let _ = reply.send(Err(RotateError::Failed { name: name.clone(), failure: failure.clone() }));
                 }
@@ -524,7 +584,7 @@ impl Task {
             let trouble = state::Trouble { last_failure: slot.last_failure.as_ref(), overdue: slot.failures > 0 };
             (name.clone(), state::of(&slot.request, held, trouble, renew_at, now))
         });
-        let shown = KeeperState { certificates: certificates.collect() };
+        let shown = KeeperState { certificates: certificates.collect(), disk: self.disk.clone() };
         self.publish.send_if_modified(|state| {
             let changed = *state != shown;
             *state = shown;
@@ -544,12 +604,18 @@ impl Task {
             let urgency = held.and_then(|held| Urgency::next_change(held.lifetime(), now));
             [due, urgency]
         });
-        moments.flatten().min().map_or(LONGEST_SLEEP, |moment| until(moment, now))
+        let next = moments.flatten().min().map_or(LONGEST_SLEEP, |moment| until(moment, now));
+        if matches!(self.disk, DiskState::Pending(_)) { next.min(DISK_RETRY) } else { next }
     }
 }
 
 fn until(moment: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO).min(LONGEST_SLEEP)
+}
+
+fn remove_images(images: &Path) -> Result<(), VolumeError> {
+    files::remove_directory(images)
+        .map_err(|source| VolumeError::Step { step: format!("remove {}", images.display()), source })
 }
 
 fn by_name(requests: Vec<CertificateRequest>) -> BTreeMap<CertificateName, CertificateRequest> {

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{
     check::{self, Leaf},
-    disk::{self, Directory},
+    disk::{self, CertificateDisk, Directory},
     issuer::IssuedCertificate,
     key::{self, PrivateKey},
     memory::{NotInMemory, require_memory},
@@ -174,11 +174,21 @@ impl Volume {
             .map_err(|source| VolumeError::Step { step: format!("remove {}", directory.display()), source })
     }
 
-    /// Writes what is shown to a disk image too.
-    pub(super) fn write_disk(&self, image: &Path) -> Result<(), VolumeError> {
-        let failed = |source| VolumeError::Step { step: format!("write {}", image.display()), source };
-        let parent = image.parent().unwrap_or(image);
-        require_memory(parent).map_err(VolumeError::NotInMemory)?;
+    /// Which one is shown; it grows with each write.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Has what is shown in a disk image too, in a directory of images. One that is there stays as it is: a generation
+    /// never changes.
+    pub(super) fn lay_disk(&self, images: &Path) -> Result<CertificateDisk, VolumeError> {
+        let disk = CertificateDisk::new(images, self.generation);
+        let failed = |source| VolumeError::Step { step: format!("write {}", disk.path.display()), source };
+        files::make_directory(images, 0o700).map_err(failed)?;
+        require_memory(images).map_err(VolumeError::NotInMemory)?;
+        if disk.path.exists() {
+            return Ok(disk);
+        }
         let mut directories = Vec::new();
         for name in self.held.keys() {
             let directory = self.data().join(name.as_str());
@@ -186,7 +196,8 @@ impl Volume {
             let files = FILES.into_iter().map(content).collect::<io::Result<_>>().map_err(failed)?;
             directories.push(Directory { name: name.to_string(), files });
         }
-        disk::write(image, &directories).map_err(failed)
+        disk::write(&disk.path, &directories).map_err(failed)?;
+        Ok(disk)
     }
 
     fn data(&self) -> PathBuf {

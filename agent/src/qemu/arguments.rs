@@ -10,9 +10,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::machine::{
-    BootMethod, CertificateVolume, DiskFormat, Firmware, HostFacts, MachineConfig, RootDiskFiles, SeedDevice,
-    VcpuAccelerator,
+use super::{
+    machine::{
+        BootMethod, CertificateDevice, CertificateMedium, DiskFormat, Firmware, HostFacts, MachineConfig,
+        RootDiskFiles, SeedDevice, VcpuAccelerator,
+    },
+    medium,
 };
 
 /// The name of the virtio-serial port to which the guest writes `READY=1` and a newline when it is up.
@@ -187,7 +190,7 @@ impl Builder {
         self.option("-m", format!("size={size}B"));
         // virtiofsd maps the guest's memory. Without it private memory is better: it gets huge pages.
         let backend = match machine.certificates {
-            Some(CertificateVolume::Virtiofs) => {
+            Some(CertificateDevice::Virtiofs) => {
                 json!({"qom-type": "memory-backend-memfd", "id": "ram", "size": size, "share": true})
             }
             _ => json!({"qom-type": "memory-backend-ram", "id": "ram", "size": size}),
@@ -312,14 +315,18 @@ impl Builder {
 
     fn read_only_disk(&mut self, id: &str, path: &Path, slot: u8) {
         let file = self.descriptor_set(Descriptor::ReadOnlyDisk(path.to_owned()));
+        self.read_only_node(id, &file);
+        self.device(json!({"driver": "virtio-blk-pci", "id": id, "drive": id, "serial": id}), slot);
+    }
+
+    fn read_only_node(&mut self, name: &str, file: &str) {
         self.json(
             "-blockdev",
             &json!({
-                "node-name": id, "driver": "raw", "read-only": true,
+                "node-name": name, "driver": "raw", "read-only": true,
                 "file": {"driver": "file", "filename": file, "read-only": true, "aio": "threads"},
             }),
         );
-        self.device(json!({"driver": "virtio-blk-pci", "id": id, "drive": id, "serial": id}), slot);
     }
 
     /// Guests have caches of their own, so theirs go past the host's where the file system can do that.
@@ -353,9 +360,9 @@ impl Builder {
         self.device(device, slot::NETWORK);
     }
 
-    fn certificates(&mut self, certificates: Option<&CertificateVolume>) {
+    fn certificates(&mut self, certificates: Option<&CertificateDevice>) {
         match certificates {
-            Some(CertificateVolume::Virtiofs) => {
+            Some(CertificateDevice::Virtiofs) => {
                 let socket = self.descriptor(Descriptor::CertificateVolume);
                 self.option("-chardev", format!("socket,id=certificates,fd={socket}"));
                 self.device(
@@ -363,9 +370,25 @@ impl Builder {
                     slot::CERTIFICATES,
                 );
             }
-            Some(CertificateVolume::Disk(path)) => self.read_only_disk(CERTIFICATES, path, slot::CERTIFICATES),
+            Some(CertificateDevice::Disk(first)) => self.certificate_drive(first),
             None => {}
         }
+    }
+
+    /// A SCSI disk whose medium can be changed, unlike virtio-blk's; the first one is in it from the start.
+    fn certificate_drive(&mut self, first: &CertificateMedium) {
+        let number = self.descriptor(Descriptor::ReadOnlyDisk(first.path.clone()));
+        self.option("-add-fd", format!("fd={number},set={number},opaque={}", medium::mark(first.generation)));
+        self.read_only_node(CERTIFICATES, &format!("/dev/fdset/{number}"));
+        let controller = json!({"driver": "virtio-scsi-pci", "id": "certificates", "num_queues": 1});
+        self.device(controller, slot::CERTIFICATES);
+        self.json(
+            "-device",
+            &json!({
+                "driver": "scsi-hd", "id": CERTIFICATES, "bus": "certificates.0", "drive": CERTIFICATES,
+                "removable": true, "serial": CERTIFICATES,
+            }),
+        );
     }
 
     fn small_devices(&mut self) {

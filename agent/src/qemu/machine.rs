@@ -36,7 +36,7 @@ pub struct MachineConfig {
     /// The tap itself is handed over at the launch.
     pub network: Option<NetworkDevice>,
     /// How the guest gets its certificates.
-    pub certificates: Option<CertificateVolume>,
+    pub certificates: Option<CertificateDevice>,
     /// QEMU waits with its vCPUs standing until it is told `cont`.
     pub start_paused: bool,
 }
@@ -147,11 +147,20 @@ pub struct NetworkDevice {
 
 /// How the guest gets its certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateVolume {
+pub enum CertificateDevice {
     /// virtiofs under the tag `goliath-certs`; the connected socket is handed over at the launch.
     Virtiofs,
-    /// A read-only raw disk with the serial `goliath-certs`.
-    Disk(PathBuf),
+    /// A read-only, removable raw disk with the serial `goliath-certs`.
+    Disk(CertificateMedium),
+}
+
+/// A disk image of a guest's certificates, which the running guest's drive takes in place of the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateMedium {
+    /// Grows with each image; equal ones hold the same.
+    pub generation: u64,
+    /// Raw.
+    pub path: PathBuf,
 }
 
 /// What the host offers, found out once.

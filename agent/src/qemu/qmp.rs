@@ -4,10 +4,11 @@
 //! time limit, lines and queues have bounds, and what is not understood is passed on or left out, never a panic. A
 //! connection that breaks the protocol is closed with the reason.
 
+mod carrier;
 mod connection;
 mod event;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use qapi_qmp::QmpCommand;
 use tokio::{
@@ -19,6 +20,7 @@ use tokio::{
 pub use event::QmpEvent;
 pub use qapi_qmp as schema;
 
+use carrier::Carrier;
 use connection::{Opening, Reply, Request};
 
 /// Bounds of one connection.
@@ -117,7 +119,7 @@ impl Qmp {
 
     async fn over<S>(stream: S, limits: QmpLimits) -> Result<(Self, QmpEvents), QmpError>
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        S: Carrier + Send + 'static,
     {
         let (connection, Opening { version, status }, early) =
             connection::Connection::open(stream, limits.line).await?;
@@ -158,12 +160,27 @@ impl Qmp {
 
     /// Runs a command with a limit of its own.
     pub async fn execute_within<C: QmpCommand>(&self, command: C, limit: Duration) -> Result<C::Ok, QmpError> {
+        self.exchange(command, None, limit).await
+    }
+
+    /// Runs a command that takes an open file, such as `add-fd`. QEMU reads and writes it as it was opened, whatever the
+    /// rights of QEMU's user.
+    pub async fn execute_with_file<C: QmpCommand>(&self, command: C, file: OwnedFd) -> Result<C::Ok, QmpError> {
+        self.exchange(command, Some(file), self.limits.command).await
+    }
+
+    async fn exchange<C: QmpCommand>(
+        &self,
+        command: C,
+        file: Option<OwnedFd>,
+        limit: Duration,
+    ) -> Result<C::Ok, QmpError> {
         let name = C::NAME;
         let arguments = serde_json::to_value(&command)
             .map_err(|reason| QmpError::Unexpected { command: name, reason: reason.to_string() })?;
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            self.requests.send(Request { name, arguments, reply }).await.map_err(|_| self.ended())?;
+            self.requests.send(Request { name, arguments, file, reply }).await.map_err(|_| self.ended())?;
             answer.await.map_err(|_| self.ended())
         };
         match timeout(limit, exchange).await {

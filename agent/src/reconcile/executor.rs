@@ -107,6 +107,10 @@ pub(super) enum MachineEvent {
     Silent(String),
     /// The certificate volume's process ended under the guest.
     VolumeLost(String),
+    /// QEMU does not take the newest certificate disk; why. The guest has an older one.
+    CertificatesStale(String),
+    /// It took it after all.
+    CertificatesFresh,
     /// QEMU is gone.
     Exited(Exit),
 }

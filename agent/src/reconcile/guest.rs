@@ -173,6 +173,13 @@ impl<E: Executor> GuestTask<E> {
                 self.board.unknown("Running", "QmpSilent", what);
             }
             MachineEvent::VolumeLost(what) => self.board.is_not("VolumesReady", "VolumeProcessEnded", what),
+            MachineEvent::CertificatesStale(what) => {
+                tracing::warn!(reason = what, "the guest keeps its older certificate disk");
+                self.board.is_not("VolumesReady", "CertificateDiskStale", what);
+            }
+            MachineEvent::CertificatesFresh => {
+                self.board.is("VolumesReady", "Ready", "the guest has the newest certificate disk");
+            }
             MachineEvent::Exited(exit) => self.exited(exit).await,
         }
     }

@@ -4,6 +4,7 @@ mod certificates;
 mod ending;
 mod machine;
 mod machine_config;
+mod medium;
 mod prepare;
 
 use std::{
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use self::{
     certificates::Certificates,
     machine::{HostMachine, Parts},
+    medium::CertificateDrive,
     prepare::Prepared,
 };
 use super::{
@@ -36,7 +38,7 @@ use crate::{
         self, BootWatch, ConsoleLog, GuestPaths, Process, Qmp, QmpLimits, Running, arguments::Listener, discover,
         is_guest,
     },
-    spec::{ByteSize, Digest, GuestSpec, GuestUid},
+    spec::{ByteSize, CertificateVolume, Digest, GuestSpec, GuestUid},
 };
 
 /// QEMU and its virtiofsd end together within this time.
@@ -101,7 +103,7 @@ impl HostExecutor {
         &self,
         process: &Process,
         qmp: watch::Receiver<Option<Qmp>>,
-        has_volume: bool,
+        has_virtiofs: bool,
     ) -> mpsc::Receiver<MachineEvent> {
         let (reports, receiver) = mpsc::channel(4);
         let boot = BootWatch::start(self.shared.paths.clone(), process.clone(), qmp);
@@ -111,10 +113,16 @@ impl HostExecutor {
             ByteSize::bytes(self.shared.rooms.qemu.console_log_kib.saturating_mul(1 << 10)),
         );
         tokio::spawn(keep_bounded(log, self.shared.uid, reports.clone()));
-        if has_volume {
+        if has_virtiofs {
             tokio::spawn(watch_volume(self.shared.paths.clone(), process.clone(), reports));
         }
         receiver
+    }
+
+    /// What keeps the certificate drive of a QEMU that was started with a spec, if it has one.
+    fn drive(&self, launched: &GuestSpec) -> Option<CertificateDrive> {
+        let keeper = self.certificates().filter(|_| has_volume(launched, CertificateVolume::Disk))?;
+        Some(CertificateDrive::new(keeper.state()))
     }
 
     fn port(spec: &GuestSpec) -> Option<Port> {
@@ -163,14 +171,14 @@ impl Executor for HostExecutor {
             self.shared.rooms.networks.adopt(&spec.cluster, port).await;
         }
         if !spec.certificates.is_empty() {
-            let directory = self.certificate_directory();
-            self.shared.certificates.keep(spec, directory, &self.shared.rooms.issuers, board).await;
+            let (volume, places) = (session.spec.certificate_volume, self.certificate_places());
+            self.shared.certificates.keep(spec, volume, &places, &self.shared.rooms.issuers, board).await;
         }
-        let has_volume = !session.spec.certificates.is_empty();
+        let has_virtiofs = has_volume(&session.spec, CertificateVolume::Virtiofs);
         let qmp = watch::Sender::new(connection.as_ref().map(|(qmp, _)| qmp.clone()));
-        let reports = self.watch(&process, qmp.subscribe(), has_volume);
-        let paths = self.shared.paths.clone();
-        Discovery::Found(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports }))
+        let reports = self.watch(&process, qmp.subscribe(), has_virtiofs);
+        let (drive, paths) = (self.drive(&session.spec), self.shared.paths.clone());
+        Discovery::Found(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports, drive }))
     }
 
     async fn image(
@@ -201,9 +209,9 @@ impl Executor for HostExecutor {
         let running = launched.map_err(|error| refused("LaunchFailed", with_causes(&error)))?;
         let Running { process, record, qmp, events } = running;
         let (connection, qmp) = (Some((qmp.clone(), events)), watch::Sender::new(Some(qmp)));
-        let reports = self.watch(&process, qmp.subscribe(), !spec.certificates.is_empty());
-        let paths = self.shared.paths.clone();
-        Ok(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports }))
+        let reports = self.watch(&process, qmp.subscribe(), has_volume(spec, CertificateVolume::Virtiofs));
+        let (drive, paths) = (self.drive(spec), self.shared.paths.clone());
+        Ok(HostMachine::new(Parts { process, record, connection, qmp, paths, session, reports, drive }))
     }
 
     async fn refresh(&self, spec: &GuestSpec) {
@@ -253,6 +261,11 @@ async fn tell_boot(mut boot: BootWatch, reports: mpsc::Sender<MachineEvent>) {
         }
         () = reports.closed() => {}
     }
+}
+
+/// Whether a QEMU that was started with a spec shows certificates in this way.
+fn has_volume(launched: &GuestSpec, volume: CertificateVolume) -> bool {
+    !launched.certificates.is_empty() && launched.certificate_volume == volume
 }
 
 /// QEMU itself appends to the console's log, and a guest can write without end.

@@ -41,6 +41,9 @@ pub struct GuestSpec {
     pub seed: Option<Seed>,
     /// What the certificate volume holds; names differ. Without any there is no volume.
     pub certificates: Vec<CertificateRequest>,
+    /// How the guest gets it. Records of agents that knew one way only do not say.
+    #[serde(default)]
+    pub certificate_volume: CertificateVolume,
     /// When it runs, and how it ends.
     pub lifecycle: Lifecycle,
     /// The caller's own.
@@ -65,6 +68,10 @@ impl GuestSpec {
             ("seed", self.seed != wanted.seed),
             // Certificates change in the running guest; the volume itself is a device.
             ("certificates", has_volume(self) != has_volume(wanted)),
+            (
+                "certificate_volume",
+                has_volume(self) && has_volume(wanted) && self.certificate_volume != wanted.certificate_volume,
+            ),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
@@ -171,6 +178,16 @@ impl std::fmt::Debug for SeedKind {
     }
 }
 
+/// How a guest gets its certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum CertificateVolume {
+    /// A file system that shows each new generation by itself.
+    #[default]
+    Virtiofs,
+    /// A read-only disk, for guests without virtiofs; a new generation is a new medium.
+    Disk,
+}
+
 /// A certificate that the guest needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRequest {
@@ -225,4 +242,44 @@ pub enum RestartPolicy {
     OnFailure,
     /// It stays ended.
     Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::test::guest;
+
+    fn with_certificate(volume: CertificateVolume) -> GuestSpec {
+        let request = CertificateRequest {
+            name: "node".parse().unwrap(),
+            issuer: "local".parse().unwrap(),
+            role: "node".to_owned(),
+            common_name: "node".to_owned(),
+            dns_names: BTreeSet::new(),
+            ip_addresses: BTreeSet::new(),
+            organizations: BTreeSet::new(),
+            ttl: Duration::from_hours(1),
+        };
+        GuestSpec { certificates: vec![request], certificate_volume: volume, ..guest("worker-0") }
+    }
+
+    #[test]
+    fn another_kind_of_certificate_volume_takes_a_restart_where_there_is_a_volume() {
+        let (virtiofs, disk) =
+            (with_certificate(CertificateVolume::Virtiofs), with_certificate(CertificateVolume::Disk));
+        assert_eq!(virtiofs.restart_required_by(&disk), ["certificate_volume"]);
+        assert_eq!(disk.restart_required_by(&disk), Vec::<&str>::new());
+        let without = GuestSpec { certificates: Vec::new(), ..disk.clone() };
+        assert_eq!(disk.restart_required_by(&without), ["certificates"]);
+        let none = guest("worker-0");
+        assert_eq!(none.restart_required_by(&without), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_record_that_does_not_know_of_volumes_means_virtiofs() {
+        let spec = with_certificate(CertificateVolume::Virtiofs);
+        let mut record = serde_json::to_value(&spec).unwrap();
+        record.as_object_mut().unwrap().remove("certificate_volume").unwrap();
+        assert_eq!(serde_json::from_value::<GuestSpec>(record).unwrap(), spec);
+    }
 }

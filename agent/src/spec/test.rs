@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use uuid::Uuid;
 
-use super::{Accelerator, Boot, ByteSize, DesiredState, Generation, GuestSpec, Lifecycle, Machine, RestartPolicy};
+use super::{
+    Accelerator, Boot, ByteSize, CertificateVolume, DesiredState, Generation, GuestSpec, Lifecycle, Machine,
+    RestartPolicy,
+};
 
 /// A small guest of cluster `acme`: the same name gives the same uid.
 pub(crate) fn guest(name: &str) -> GuestSpec {
@@ -21,6 +24,7 @@ pub(crate) fn guest(name: &str) -> GuestSpec {
         network: None,
         seed: None,
         certificates: Vec::new(),
+        certificate_volume: CertificateVolume::Virtiofs,
         lifecycle: Lifecycle {
             desired_state: DesiredState::Running,
             restart_policy: RestartPolicy::Always,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     mapping::Mapping,
     quantity,
-    words::{ACCELERATORS, DESIRED_STATES, RESTART_POLICIES},
+    words::{ACCELERATORS, CERTIFICATE_VOLUMES, DESIRED_STATES, RESTART_POLICIES},
 };
 
 /// What uids of guests are derived from: a manifest without one always means the same guest.
@@ -73,6 +73,7 @@ pub(super) fn read(document: &Mapping<'_>, directory: &Path) -> GuestManifest {
         spec.network = fields.mapping("network").map(network);
         spec.seed = fields.mapping("seed").map(|mapping| seed(mapping, directory));
         spec.certificates = fields.mappings("certificates").into_iter().map(certificate).collect();
+        spec.certificate_volume = fields.choice("certificateVolume", &CERTIFICATE_VOLUMES).map_or(0, i32::from);
         spec.lifecycle = fields.mapping("lifecycle").map(lifecycle);
         fields.finish();
     }

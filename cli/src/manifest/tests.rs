@@ -1,4 +1,4 @@
-use goliath_proto::agent::v1::{Accelerator, Guest, Network, boot, disk, seed};
+use goliath_proto::agent::v1::{Accelerator, CertificateVolume, Guest, Network, boot, disk, seed};
 
 use super::*;
 use crate::output::structured::Notation;
@@ -51,6 +51,7 @@ fn the_example_of_a_guest_says_what_it_seems_to_say() {
         matches!(spec.seed.unwrap().kind, Some(seed::Kind::CloudInit(seed)) if seed.user_data.starts_with("#cloud-config\n"))
     );
     assert_eq!(spec.certificates[0].ttl.unwrap().seconds, 720 * 3600);
+    assert_eq!(CertificateVolume::try_from(spec.certificate_volume), Ok(CertificateVolume::Virtiofs));
     assert_eq!(spec.labels["role"], "worker");
 }
 

@@ -1,9 +1,12 @@
 //! The words of manifests for the API's enumerations.
 
-use goliath_proto::agent::v1::{Accelerator, DesiredState, RestartPolicy};
+use goliath_proto::agent::v1::{Accelerator, CertificateVolume, DesiredState, RestartPolicy};
 
 pub(crate) const ACCELERATORS: [(&str, Accelerator); 3] =
     [("auto", Accelerator::Auto), ("kvm", Accelerator::Kvm), ("tcg", Accelerator::Tcg)];
+
+pub(crate) const CERTIFICATE_VOLUMES: [(&str, CertificateVolume); 2] =
+    [("virtiofs", CertificateVolume::Virtiofs), ("disk", CertificateVolume::Disk)];
 
 pub(crate) const DESIRED_STATES: [(&str, DesiredState); 3] =
     [("Running", DesiredState::Running), ("Paused", DesiredState::Paused), ("Stopped", DesiredState::Stopped)];

@@ -145,7 +145,8 @@ impl Host {
             uid: uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, guest.as_bytes()).to_string().parse().unwrap(),
             cluster: cluster.parse().unwrap(),
             directory: self.memory.path().join("guests").join(guest).join("certificates"),
-            disk: None,
+            images: self.memory.path().join("guests").join(guest).join("certificate-disks"),
+            on_disk: false,
             requests,
             issuers: self.issuers.clone(),
         })

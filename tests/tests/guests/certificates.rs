@@ -1,19 +1,21 @@
 //! Certificates of running guests, from a real Vault and from a local CA.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use goliath_lab::{
-    Lab,
+    Host, Lab,
     guest::{condition, is_true},
     run,
     vault::{PkiRole, Vault, VaultOptions},
 };
-use goliath_proto::agent::v1::ConditionStatus;
+use goliath_proto::agent::v1::{CertificateVolume, ConditionStatus};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -132,41 +134,200 @@ fn a_changed_request_is_a_new_certificate_in_the_running_guest() {
 }
 
 #[test]
-fn a_private_key_is_in_memory_alone() {
+fn a_guest_without_virtiofs_gets_its_certificates_by_a_disk_and_each_new_one_while_it_runs() {
+    run(async |lab: &Lab| {
+        let vault = vault_for_blue().await?;
+        let host = lab.host("a").trusting(&vault, &["blue"]).await?.start().await?;
+        let cluster = lab.cluster("blue").over(&[&host]).await?;
+        let guest =
+            cluster.guest("worker-0").certificate("vault", HOUR).certificates_on_disk().on(&host).apply().await?;
+        let pid = guest.until_booted().await?.process.context("no process")?.pid;
+        let authority = vault.root_certificate("blue").await?;
+        let first = guest.serves(&authority).await?;
+        assert!(with_colons(vault.serial_numbers("blue").await?).contains(&first.serial_number));
+        let boot_id = guest.report().await?.boot_id;
+        assert!(host.guest_processes().await?.iter().all(|process| !process.command.contains("virtiofsd")));
+        // Neither does its QEMU own the file, nor may its user open it.
+        let [image] = disk_images(&host)?.try_into().map_err(|images| anyhow::anyhow!("not one image: {images:?}"))?;
+        assert_eq!(fs::metadata(&image)?.mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(&image)?.uid(), 0);
+
+        // One agent brings the next one, another one the one after that.
+        for restarts in [false, true] {
+            if restarts {
+                host.kill_agent().await?;
+                host.start_agent().await?;
+                guest.until_booted().await?;
+            }
+            let rotated = guest.rotate_certificates().await?;
+            let next =
+                guest.until_it_serves(&authority, |served| served.serial_number == rotated[0].serial_number).await?;
+            assert_ne!(next.serial_number, first.serial_number);
+        }
+        let status = guest.until_booted().await?;
+        assert_eq!(status.process.map(|process| process.pid), Some(pid));
+        assert_eq!(guest.report().await?.boot_id, boot_id);
+
+        // Of what it had before nothing is left: not as a file, not open in QEMU.
+        until_one_image(&host, pid).await?;
+        guest.delete().await?;
+        assert_eq!(host.traces_of(guest.uid()).await?, Vec::<String>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_a_new_disk_leaves_the_old_one_or_the_new_one_and_the_next_agent_mends_it() {
     run(async |lab: &Lab| {
         let host = lab.host("a").start().await?;
         let cluster = lab.cluster("blue").over(&[&host]).await?;
-        let guest = cluster.guest("worker-0").certificate("local", HOUR).on(&host).apply().await?;
-        guest.until_booted().await?;
-        guest.serves(lab.issuer().certificate()).await?;
-
-        // Where it may be: in the runtime directory, which is kept in memory. This also shows that the search works.
-        let run_directory = host.directory().join("run");
-        let key_file = find(&run_directory, "tls.key")?.context("there is no tls.key to look for")?;
-        let key = fs::read_to_string(&key_file)?;
-        // The first line is the same for all keys of a kind.
-        let secret = key.lines().nth(2).context("a key of one line")?;
-        ensure!(secret.len() > 20, "the key's second line is too short to look for");
-        assert_eq!(nix::sys::statfs::statfs(&key_file)?.filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
-
-        for place in ["state", "agent.log", "agent.toml", "pki"] {
-            assert_eq!(files_with(&host.directory().join(place), secret)?, Vec::<PathBuf>::new());
+        let guest =
+            cluster.guest("worker-0").certificate("local", HOUR).certificates_on_disk().on(&host).apply().await?;
+        let pid = guest.until_booted().await?.process.context("no process")?.pid;
+        let (authority, boot_id) = (lab.issuer().certificate(), guest.report().await?.boot_id);
+        // From the word to the new medium it takes some 10 to 30 ms.
+        for after in [0, 3, 6, 10, 15, 20, 30, 60].map(Duration::from_millis) {
+            let rotation = {
+                let guest = guest.clone();
+                tokio::spawn(async move { guest.rotate_certificates().await })
+            };
+            tokio::time::sleep(after).await;
+            host.kill_agent().await?;
+            // It fails with its agent, or was done before.
+            let _ = rotation.await?;
+            host.start_agent().await?;
+            let status = guest.until_booted().await?;
+            // What the guest has is whole, whichever it is.
+            guest.serves(authority).await?;
+            assert_eq!(status.process.map(|process| process.pid), Some(pid), "killed after {after:?}");
+            let wanted = guest.certificates().await?[0].serial_number.clone();
+            guest.until_it_serves(authority, |served| served.serial_number == wanted).await?;
+            until_one_image(&host, pid).await?;
         }
-        let logs = files_with(&run_directory, secret)?;
-        assert_eq!(logs, [key_file], "it is in other files as well");
-        for process in host.guest_processes().await? {
-            assert!(!process.command.contains(secret), "it is in the arguments of {}", process.pid);
-        }
-        assert!(!guest.log().await?.contains(secret));
-        let answers = format!(
-            "{:?} {:?} {:?}",
-            guest.get().await?,
-            guest.certificates().await?,
-            guest.rotate_certificates().await?
-        );
-        assert!(!answers.contains(secret) && !answers.contains("PRIVATE KEY"));
+        assert_eq!(guest.report().await?.boot_id, boot_id);
         Ok(())
     });
+}
+
+#[test]
+fn another_kind_of_certificate_volume_waits_for_a_restart() {
+    run(async |lab: &Lab| {
+        let host = lab.host("a").start().await?;
+        let cluster = lab.cluster("blue").over(&[&host]).await?;
+        let mut guest =
+            cluster.guest("worker-0").certificate("local", HOUR).certificates_on_disk().on(&host).apply().await?;
+        guest.until_booted().await?;
+        let (authority, boot_id) = (lab.issuer().certificate(), guest.report().await?.boot_id);
+        let virtiofs = CertificateVolume::Virtiofs.into();
+        let reply = guest.change(|spec| spec.certificate_volume = virtiofs).await?;
+        assert_eq!(reply.restart_required_by, ["certificate_volume"]);
+        // Until then the disk is kept.
+        let rotated = guest.rotate_certificates().await?;
+        guest.until_it_serves(authority, |served| served.serial_number == rotated[0].serial_number).await?;
+        assert_eq!(guest.report().await?.boot_id, boot_id);
+
+        guest.change(|spec| spec.lifecycle.get_or_insert_default().restart_on_change = true).await?;
+        guest.until_restarted(1).await?;
+        assert_ne!(guest.report().await?.boot_id, boot_id);
+        assert_eq!(guest.serves(authority).await?.serial_number, rotated[0].serial_number);
+        assert_eq!(disk_images(&host)?, Vec::<PathBuf>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_private_key_is_in_memory_alone() {
+    run(async |lab: &Lab| key_is_in_memory_alone(lab, CertificateVolume::Virtiofs).await);
+}
+
+#[test]
+fn a_private_key_on_a_certificate_disk_is_in_memory_alone() {
+    run(async |lab: &Lab| key_is_in_memory_alone(lab, CertificateVolume::Disk).await);
+}
+
+async fn key_is_in_memory_alone(lab: &Lab, volume: CertificateVolume) -> Result<()> {
+    let host = lab.host("a").start().await?;
+    let cluster = lab.cluster("blue").over(&[&host]).await?;
+    let plan = cluster.guest("worker-0").certificate("local", HOUR);
+    let guest = plan.with(|spec| spec.certificate_volume = volume.into()).on(&host).apply().await?;
+    guest.until_booted().await?;
+    guest.serves(lab.issuer().certificate()).await?;
+
+    // Where it may be: in the runtime directory, which is kept in memory. This also shows that the search works.
+    let run_directory = host.directory().join("run");
+    let key_file = find(&run_directory, "tls.key")?.context("there is no tls.key to look for")?;
+    let key = fs::read_to_string(&key_file)?;
+    // The first line is the same for all keys of a kind.
+    let secret = key.lines().nth(2).context("a key of one line")?;
+    ensure!(secret.len() > 20, "the key's second line is too short to look for");
+    let mut allowed = vec![key_file];
+    allowed.extend(disk_images(&host)?);
+    assert_eq!(allowed.len(), if volume == CertificateVolume::Disk { 2 } else { 1 });
+    for file in &allowed {
+        assert_eq!(nix::sys::statfs::statfs(file)?.filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
+    }
+
+    for place in ["state", "agent.log", "agent.toml", "pki"] {
+        assert_eq!(files_with(&host.directory().join(place), secret)?, Vec::<PathBuf>::new());
+    }
+    let mut found = files_with(&run_directory, secret)?;
+    found.sort();
+    allowed.sort();
+    assert_eq!(found, allowed, "it is in other files as well");
+    for process in host.guest_processes().await? {
+        assert!(!process.command.contains(secret), "it is in the arguments of {}", process.pid);
+    }
+    assert!(!guest.log().await?.contains(secret));
+    let answers =
+        format!("{:?} {:?} {:?}", guest.get().await?, guest.certificates().await?, guest.rotate_certificates().await?);
+    assert!(!answers.contains(secret) && !answers.contains("PRIVATE KEY"));
+    Ok(())
+}
+
+/// The certificate disks of a host's guests.
+fn disk_images(host: &Host) -> Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for guest in fs::read_dir(host.directory().join("run/guests"))? {
+        let directory = guest?.path().join("certificate-disks");
+        if directory.exists() {
+            for image in fs::read_dir(directory)? {
+                images.push(image?.path());
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// Waits until one image is left, and a QEMU has that one open and no other.
+async fn until_one_image(host: &Host, qemu: i32) -> Result<()> {
+    let mut attempts = tokio::time::interval(Duration::from_millis(100));
+    let mut seen = (Vec::new(), BTreeSet::new());
+    let settled = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            attempts.tick().await;
+            seen = (disk_images(host)?, open_images(qemu)?);
+            if seen.0.len() == 1 && seen.0.iter().collect::<BTreeSet<_>>() == seen.1.iter().collect() {
+                return anyhow::Ok(());
+            }
+        }
+    });
+    match settled.await {
+        Ok(outcome) => outcome,
+        Err(_) => bail!("there are these images: {:?}, and QEMU has these open: {:?}", seen.0, seen.1),
+    }
+}
+
+fn open_images(qemu: i32) -> Result<BTreeSet<PathBuf>> {
+    let mut open = BTreeSet::new();
+    for descriptor in fs::read_dir(format!("/proc/{qemu}/fd"))? {
+        // One that was closed meanwhile is none.
+        if let Ok(target) = fs::read_link(descriptor?.path())
+            && target.to_string_lossy().contains("/certificate-disks/")
+        {
+            open.insert(target);
+        }
+    }
+    Ok(open)
 }
 
 fn find(directory: &Path, name: &str) -> Result<Option<PathBuf>> {

@@ -8,7 +8,7 @@ use std::{
 
 use goliath_agent::{
     certs::{Virtiofsd, VirtiofsdConfig},
-    qemu::{CertificateVolume, DiskFormat, Handed, MachineConfig, NetworkDevice, RootDiskFiles, SeedDevice},
+    qemu::{CertificateDevice, DiskFormat, Handed, MachineConfig, NetworkDevice, RootDiskFiles, SeedDevice},
     spec::{ByteSize, DataDisk},
     volume::{Base, data_disk, root_disk},
 };
@@ -61,7 +61,7 @@ async fn a_guest_has_the_devices_that_it_was_given() {
         data_disks: data_disks.clone(),
         seed: Some(SeedDevice::Ignition(r#"{"ignition":{"version":"3.4.0"}}"#.to_owned())),
         network: Some(NetworkDevice { mac: "06:12:34:56:78:9a".parse().unwrap(), mtu: Some(1450.try_into().unwrap()) }),
-        certificates: Some(CertificateVolume::Virtiofs),
+        certificates: Some(CertificateDevice::Virtiofs),
         ..Host::machine("guest=show guest=write")
     };
     let uid = machine.uid;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use goliath_agent::{
     qemu::{
-        BootMethod, CertificateVolume, DiskFormat, Handed, LaunchError, MachineConfig, NetworkDevice, ProcessExit,
+        BootMethod, CertificateDevice, DiskFormat, Handed, LaunchError, MachineConfig, NetworkDevice, ProcessExit,
         RootDiskFiles, qmp::schema,
     },
     spec::ByteSize,
@@ -99,7 +99,7 @@ async fn what_a_machine_needs_and_is_not_handed_is_named() {
     let machine = MachineConfig { network: Some(network), ..Host::paused() };
     let error = host.launcher.launch(machine, Handed::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "the launch was given no tap");
-    let machine = MachineConfig { certificates: Some(CertificateVolume::Virtiofs), ..Host::paused() };
+    let machine = MachineConfig { certificates: Some(CertificateDevice::Virtiofs), ..Host::paused() };
     let error = host.launcher.launch(machine, Handed::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "the launch was given no socket of the certificate volume");
 }

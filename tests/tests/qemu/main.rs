@@ -9,5 +9,6 @@ mod discovery;
 mod host;
 mod kvm;
 mod launch;
+mod medium;
 mod qmp;
 mod shutdown;

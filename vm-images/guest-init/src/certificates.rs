@@ -42,18 +42,23 @@ pub(crate) struct Identity {
 /// Reads the first certificate by name. Called for each handshake: virtiofs tells of no change, and reading is cheap.
 pub(crate) fn read(volume: &Path) -> Result<Identity, CertificateError> {
     // A generation may be swapped out and removed while it is being read; its successor is then in place.
-    read_generation(volume).or_else(|_| read_generation(volume))
+    let read = || read_generation(&present_generation(volume)?);
+    read().or_else(|_| read())
 }
 
-fn read_generation(volume: &Path) -> Result<Identity, CertificateError> {
-    // The link is followed once, so that certificate and key are of one generation.
+/// The link is followed once, so that certificate and key are of one generation.
+fn present_generation(volume: &Path) -> Result<PathBuf, CertificateError> {
     let link = volume.join("..data");
-    let generation = match fs::read_link(&link) {
-        Ok(target) => volume.join(target),
-        Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Err(CertificateError::None(volume.into())),
-        Err(reason) => return Err(CertificateError::Unreadable { path: link, reason }),
-    };
-    let name = first_name(&generation)?;
+    match fs::read_link(&link) {
+        Ok(target) => Ok(volume.join(target)),
+        Err(reason) if reason.kind() == io::ErrorKind::NotFound => Err(CertificateError::None(volume.into())),
+        Err(reason) => Err(CertificateError::Unreadable { path: link, reason }),
+    }
+}
+
+/// The first certificate by name of one generation; an error also if its key is another's.
+pub(crate) fn read_generation(generation: &Path) -> Result<Identity, CertificateError> {
+    let name = first_name(generation)?;
     let directory = generation.join(&name);
     let chain_file = directory.join("tls.crt");
     let unusable = |reason: String| CertificateError::Unusable { path: chain_file.clone(), reason };

@@ -44,24 +44,31 @@ pub(crate) fn mount_system() -> Result<(), MountError> {
         ("devtmpfs", "/dev", MsFlags::MS_NOSUID),
         ("tmpfs", "/run", closed),
     ] {
-        mount_at(kind, kind, Path::new(target), flags)?;
+        mount_at(kind, kind, Path::new(target), flags, None)?;
     }
     Ok(())
 }
 
 /// Mounts the volume with the tag `goliath-certs`; false where the guest has none.
 pub(crate) fn mount_certificates(target: &Path) -> Result<bool, MountError> {
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    match mount_at("goliath-certs", "virtiofs", target, flags) {
+    match mount_at("goliath-certs", "virtiofs", target, READ_ONLY, None) {
         // What virtiofs says of a tag that no device has.
         Err(error) if error.reason.raw_os_error() == Some(nix::libc::EINVAL) => Ok(false),
         outcome => outcome.map(|()| true),
     }
 }
 
-fn mount_at(source: &str, kind: &str, target: &Path, flags: MsFlags) -> Result<(), MountError> {
+/// Mounts the certificate disk: keys are for root alone.
+pub(crate) fn mount_disk(device: &Path, target: &Path) -> Result<(), MountError> {
+    mount_at(&device.to_string_lossy(), "vfat", target, READ_ONLY, Some("umask=077"))
+}
+
+const READ_ONLY: MsFlags =
+    MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+fn mount_at(source: &str, kind: &str, target: &Path, flags: MsFlags, options: Option<&str>) -> Result<(), MountError> {
     fs::create_dir_all(target)
-        .and_then(|()| mount(Some(source), target, Some(kind), flags, None::<&str>).map_err(io::Error::from))
+        .and_then(|()| mount(Some(source), target, Some(kind), flags, options).map_err(io::Error::from))
         .map_err(|reason| MountError { target: target.display().to_string(), reason })
 }
 

@@ -7,6 +7,7 @@
 mod certificates;
 mod console;
 mod kernel;
+mod medium;
 mod network;
 mod ping;
 mod power;
@@ -66,7 +67,11 @@ fn boot() {
     }
     match kernel::mount_certificates(Path::new(CERTIFICATES)) {
         Ok(true) => say!("certificates at {CERTIFICATES}"),
-        Ok(false) => say!("no certificate volume"),
+        Ok(false) => match medium::follow(Path::new(CERTIFICATES)) {
+            Ok(true) => say!("certificates at {CERTIFICATES}, copied from their disk"),
+            Ok(false) => say!("no certificate volume"),
+            Err(error) => say!("error: {error}"),
+        },
         Err(error) => say!("error: {error}"),
     }
     for outcome in [serve::http(8080), serve::https(8443, Path::new(CERTIFICATES))] {

@@ -139,7 +139,7 @@ fn yaml<T: serde::de::DeserializeOwned>(file: &'static str, text: &str) -> Resul
 /// Reads the seed; none where no disk carries the label.
 pub(crate) fn read() -> Result<Option<Seed>, SeedError> {
     for device in block_devices() {
-        if let Some(disk) = open(&device) {
+        if let Some(disk) = open(&device, "cidata") {
             let meta_data = read_file(&disk, "meta-data")?.unwrap_or_default();
             let network_config = read_file(&disk, "network-config")?;
             return Seed::parse(&meta_data, network_config.as_deref()).map(Some);
@@ -148,9 +148,9 @@ pub(crate) fn read() -> Result<Option<Seed>, SeedError> {
     Ok(None)
 }
 
-type Disk = fatfs::FileSystem<fs::File>;
+pub(crate) type Disk = fatfs::FileSystem<fs::File>;
 
-fn block_devices() -> Vec<PathBuf> {
+pub(crate) fn block_devices() -> Vec<PathBuf> {
     let mut devices: Vec<PathBuf> = fs::read_dir("/sys/class/block")
         .into_iter()
         .flatten()
@@ -160,11 +160,12 @@ fn block_devices() -> Vec<PathBuf> {
     devices
 }
 
-fn open(device: &Path) -> Option<Disk> {
+/// A FAT file system with this label, in either case.
+pub(crate) fn open(device: &Path, label: &str) -> Option<Disk> {
     let file = fs::File::open(device).ok()?;
     let disk = fatfs::FileSystem::new(file, fatfs::FsOptions::new()).ok()?;
     let in_root = disk.read_volume_label_from_root_dir().ok().flatten();
-    in_root.unwrap_or_else(|| disk.volume_label()).eq_ignore_ascii_case("cidata").then_some(disk)
+    in_root.unwrap_or_else(|| disk.volume_label()).eq_ignore_ascii_case(label).then_some(disk)
 }
 
 fn read_file(disk: &Disk, file: &'static str) -> Result<Option<String>, SeedError> {
@@ -230,7 +231,7 @@ mod tests {
             let disk = fatfs::FileSystem::new(image.as_file(), fatfs::FsOptions::new()).unwrap();
             disk.root_dir().create_file("meta-data").unwrap().write_all(META_DATA.as_bytes()).unwrap();
             disk.unmount().unwrap();
-            let read = open(image.path()).map(|disk| read_file(&disk, "meta-data").unwrap().unwrap());
+            let read = open(image.path(), "cidata").map(|disk| read_file(&disk, "meta-data").unwrap().unwrap());
             assert_eq!(read, found.then(|| META_DATA.to_owned()));
         }
     }

@@ -12,8 +12,8 @@ use crate::{
     api::violations::{Path, Violation, Violations},
     config::Config,
     spec::{
-        Accelerator, Boot, ByteSize, DesiredState, Generation, GuestSpec, ImageReference, InvalidValue, Lifecycle,
-        MacAddress, Machine, NetworkInterface, RestartPolicy, Seed, SeedKind,
+        Accelerator, Boot, ByteSize, CertificateVolume, DesiredState, Generation, GuestSpec, ImageReference,
+        InvalidValue, Lifecycle, MacAddress, Machine, NetworkInterface, RestartPolicy, Seed, SeedKind,
     },
 };
 
@@ -57,6 +57,11 @@ fn read(violations: &mut Violations, spec: Option<pb::GuestSpec>, config: &Confi
         None => Some(None),
     };
     let certificates = certificates::read(violations, &at.field("certificates"), &spec.certificates, config);
+    let volume = known(violations, &at.field("certificate_volume"), spec.certificate_volume);
+    let certificate_volume = volume.map(|volume| match volume {
+        pb::CertificateVolume::Unspecified | pb::CertificateVolume::Virtiofs => CertificateVolume::Virtiofs,
+        pb::CertificateVolume::Disk => CertificateVolume::Disk,
+    });
     let lifecycle = lifecycle(violations, &at.field("lifecycle"), spec.lifecycle.unwrap_or_default());
     let labels = labels(violations, &at.field("labels"), spec.labels);
     let disks = disks?;
@@ -73,6 +78,7 @@ fn read(violations: &mut Violations, spec: Option<pb::GuestSpec>, config: &Confi
         network: network?,
         seed: seed?,
         certificates: certificates?,
+        certificate_volume: certificate_volume?,
         lifecycle: lifecycle?,
         labels: labels?,
     })

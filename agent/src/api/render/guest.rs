@@ -6,8 +6,8 @@ use super::{conditions, duration, timestamp};
 use crate::{
     observed::{ChosenAccelerator, Exit, ExitReason, GuestPhase, GuestStatus, ShutdownStep},
     spec::{
-        Accelerator, Boot, CertificateRequest, DesiredState, Generation, GuestSpec, Lifecycle, RestartPolicy, Seed,
-        SeedKind,
+        Accelerator, Boot, CertificateRequest, CertificateVolume, DesiredState, Generation, GuestSpec, Lifecycle,
+        RestartPolicy, Seed, SeedKind,
     },
 };
 
@@ -45,6 +45,11 @@ pub(in crate::api) fn guest(spec: &GuestSpec) -> pb::GuestSpec {
         }),
         seed: spec.seed.as_ref().map(seed),
         certificates: spec.certificates.iter().map(certificate_request).collect(),
+        certificate_volume: match spec.certificate_volume {
+            CertificateVolume::Virtiofs => pb::CertificateVolume::Virtiofs,
+            CertificateVolume::Disk => pb::CertificateVolume::Disk,
+        }
+        .into(),
         lifecycle: Some(lifecycle(&spec.lifecycle)),
         labels: spec.labels.clone().into_iter().collect(),
     }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     certs::{
+        disk::CertificateDisk,
         issuer::IssueError,
         schedule::Urgency,
         volume::{Held, VolumeError},
@@ -22,6 +23,20 @@ use crate::{
 pub struct KeeperState {
     /// One for each certificate that the spec asks for.
     pub certificates: BTreeMap<CertificateName, CertificateState>,
+    /// How it is with the disk image of them.
+    pub disk: DiskState,
+}
+
+/// How it is with the disk image, for a guest without virtiofs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DiskState {
+    /// The guest has virtiofs.
+    #[default]
+    NotWanted,
+    /// It is not written, or not as new as the certificates; why, if it was tried.
+    Pending(Option<Failure>),
+    /// It holds what the volume holds.
+    Laid(CertificateDisk),
 }
 
 /// How it is with one certificate.
@@ -105,14 +120,24 @@ pub struct CertificateInfo {
 }
 
 impl KeeperState {
-    pub(super) fn all_missing<'a>(names: impl Iterator<Item = &'a CertificateName>) -> Self {
+    pub(super) fn all_missing<'a>(names: impl Iterator<Item = &'a CertificateName>, on_disk: bool) -> Self {
         let missing = || CertificateState::Missing { last_error: None };
-        Self { certificates: names.map(|name| (name.clone(), missing())).collect() }
+        let disk = if on_disk { DiskState::Pending(None) } else { DiskState::NotWanted };
+        Self { certificates: names.map(|name| (name.clone(), missing())).collect(), disk }
+    }
+
+    /// The disk image that is there, if one is wanted and there is one.
+    pub fn disk(&self) -> Option<&CertificateDisk> {
+        match &self.disk {
+            DiskState::Laid(disk) => Some(disk),
+            DiskState::NotWanted | DiskState::Pending(_) => None,
+        }
     }
 
     /// Whether the guest has all that its spec asks for.
     pub fn all_present(&self) -> bool {
         self.certificates.values().all(|state| matches!(state, CertificateState::Valid { .. }))
+            && !matches!(self.disk, DiskState::Pending(_))
     }
 
     /// What the volume holds.
@@ -125,6 +150,9 @@ impl KeeperState {
     pub fn condition(&self) -> (bool, &'static str, String) {
         let mut problems: Vec<(u8, &'static str, String)> =
             self.certificates.iter().filter_map(|(name, state)| state.problem(name)).collect();
+        if let DiskState::Pending(Some(failure)) = &self.disk {
+            problems.push((2, failure.reason, format!("the certificate disk is not as it must be: {failure}")));
+        }
         problems.sort();
         let reason = problems.first().map_or("Valid", |(_, reason, _)| reason);
         let message = if problems.is_empty() {

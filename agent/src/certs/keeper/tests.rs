@@ -85,13 +85,13 @@ impl Lab {
         self.memory.path().join("guest/certificates")
     }
 
-    fn disk(&self) -> PathBuf {
-        self.memory.path().join("certificates.img")
+    fn images(&self) -> PathBuf {
+        self.memory.path().join("guest/certificate-disks")
     }
 
     /// What a guest without virtiofs reads.
-    fn on_disk(&self, path: &str) -> String {
-        let image = fs::File::open(self.disk()).unwrap();
+    fn on_disk(keeper: &CertificateKeeper, path: &str) -> String {
+        let image = fs::File::open(&keeper.state().borrow().disk().unwrap().path).unwrap();
         let file_system = fatfs::FileSystem::new(ReadOnly(image), fatfs::FsOptions::new()).unwrap();
         let mut content = String::new();
         file_system.root_dir().open_file(path).unwrap().read_to_string(&mut content).unwrap();
@@ -108,7 +108,8 @@ impl Lab {
             uid: "11111111-2222-3333-4444-555555555555".parse().unwrap(),
             cluster: "acme".parse().unwrap(),
             directory: directory.to_owned(),
-            disk: Some(self.disk()),
+            images: self.images(),
+            on_disk: true,
             requests,
             issuers: Issuers::new([("local".parse().unwrap(), issuer)]),
         })
@@ -225,7 +226,7 @@ async fn a_rotation_answers_with_what_is_there_afterwards() {
     assert_ne!(rotated[0].serial_number, node);
     assert_eq!((rotated[0].generation, serial(&keeper, "node")), (2, rotated[0].serial_number.clone()));
     assert_eq!(serial(&keeper, "etcd"), etcd);
-    assert_eq!(lab.on_disk("node/tls.crt"), rotated[0].certificate_chain);
+    assert_eq!(Lab::on_disk(&keeper, "node/tls.crt"), rotated[0].certificate_chain);
     let unknown = keeper.rotate(&["nobody".parse().unwrap()], Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(unknown.to_string(), "the guest has no certificate `nobody`");
 }
@@ -269,7 +270,56 @@ async fn stopping_keeps_the_files_and_removing_leaves_nothing() {
     until(&keeper, "the certificate", KeeperState::all_present).await;
     keeper.stop().await;
     assert!(lab.directory().join("node/tls.crt").exists());
-    assert!(lab.disk().exists());
+    assert!(lab.images().exists());
     lab.keeper(vec![request("node")]).remove().await.unwrap();
-    assert!(!lab.directory().exists() && !lab.disk().exists());
+    assert!(!lab.directory().exists() && !lab.images().exists());
+}
+
+#[tokio::test]
+async fn each_generation_is_a_disk_of_its_own_and_a_later_agent_writes_none_again() {
+    let lab = Lab::new();
+    let keeper = lab.keeper(vec![request("node")]);
+    until(&keeper, "the certificate", KeeperState::all_present).await;
+    let first = keeper.state().borrow().disk().unwrap().clone();
+    let before = fs::read(&first.path).unwrap();
+    keeper.rotate(&[], Duration::from_secs(5)).await.unwrap();
+    let second = keeper.state().borrow().disk().unwrap().clone();
+    assert!(second.generation > first.generation);
+    assert_eq!(fs::read(&first.path).unwrap(), before, "a QEMU may still show it");
+    keeper.stop().await;
+
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let written = inode(&second.path);
+    let keeper = lab.keeper(vec![request("node")]);
+    until(&keeper, "the same disk", |state| state.disk() == Some(&second)).await;
+    assert_eq!(inode(&second.path), written);
+    second.remove_earlier().unwrap();
+    assert_eq!(fs::read_dir(lab.images()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_is_a_condition_and_is_tried_again() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.images().parent().unwrap()).unwrap();
+    fs::write(lab.images(), "in the way").unwrap();
+    let keeper = lab.keeper(vec![request("node")]);
+    let state = until(&keeper, "the failure", |state| state.condition().1 == "VolumeFailed").await;
+    assert!(!state.all_present());
+    assert!(state.condition().2.starts_with("the certificate disk is not as it must be: "), "{:?}", state.condition());
+    fs::remove_file(lab.images()).unwrap();
+    until(&keeper, "the disk", KeeperState::all_present).await;
+    assert_eq!(Lab::on_disk(&keeper, "node/tls.crt"), keeper.list()[0].certificate_chain);
+}
+
+#[tokio::test]
+async fn disks_come_and_go_as_the_guest_wants_them() {
+    let lab = Lab::new();
+    let keeper = lab.keeper(vec![request("node")]);
+    until(&keeper, "the certificate", KeeperState::all_present).await;
+    keeper.lay_on_disk(false).await;
+    until(&keeper, "no disk", |state| state.disk == DiskState::NotWanted).await;
+    assert!(!lab.images().exists());
+    keeper.lay_on_disk(true).await;
+    until(&keeper, "the disk again", |state| state.all_present() && state.disk().is_some()).await;
+    assert_eq!(lab.issued(), 1);
 }

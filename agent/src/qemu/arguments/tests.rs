@@ -55,7 +55,7 @@ fn worker() -> MachineConfig {
         data_disks: vec![disk("etcd"), disk("containers")],
         seed: Some(SeedDevice::NoCloudDisk("/run/seed.img".into())),
         network: Some(NetworkDevice { mac: "06:12:34:56:78:9a".parse().unwrap(), mtu: Some(1450.try_into().unwrap()) }),
-        certificates: Some(CertificateVolume::Virtiofs),
+        certificates: Some(CertificateDevice::Virtiofs),
         start_paused: true,
         ..smallest()
     }
@@ -71,7 +71,7 @@ fn flatcar() -> MachineConfig {
             base_format: DiskFormat::Raw,
         }),
         seed: Some(SeedDevice::Ignition("{}".to_owned())),
-        certificates: Some(CertificateVolume::Disk("/run/certs.img".into())),
+        certificates: Some(CertificateDevice::Disk(CertificateMedium { generation: 7, path: "/run/7.img".into() })),
         ..smallest()
     }
 }
@@ -147,7 +147,7 @@ proptest! {
         machine.boot = BootMethod::Firmware(Firmware::Image(path.clone().into()));
         machine.data_disks[0].path = path.clone().into();
         machine.seed = Some(SeedDevice::NoCloudDisk(path.clone().into()));
-        machine.certificates = Some(CertificateVolume::Disk(path.clone().into()));
+        machine.certificates = Some(CertificateDevice::Disk(CertificateMedium { generation: 7, path: path.clone().into() }));
         let normal = command_line(&{
             let mut plain = machine.clone();
             plain.data_disks[0].path = "/x".into();

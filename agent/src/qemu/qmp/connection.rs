@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -9,13 +10,12 @@ use std::{
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::{broadcast, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 
-use super::{QmpError, QmpEvent};
+use super::{QmpError, QmpEvent, carrier::Carrier};
 
 /// Commands that QEMU may owe an answer; a QEMU that owes more is not asked any more.
 const OWED: usize = 64;
@@ -23,6 +23,8 @@ const OWED: usize = 64;
 pub(super) struct Request {
     pub(super) name: &'static str,
     pub(super) arguments: Value,
+    /// Goes with the command.
+    pub(super) file: Option<OwnedFd>,
     pub(super) reply: oneshot::Sender<Reply>,
 }
 
@@ -49,7 +51,7 @@ pub(super) struct Connection<S> {
     next_id: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: Carrier> Connection<S> {
     /// Greets, leaves negotiation mode, and asks for the state. Returns the events that came meanwhile, too.
     pub(super) async fn open(stream: S, line_limit: usize) -> Result<(Self, Opening, Vec<QmpEvent>), QmpError> {
         let mut lines = Framed::new(stream, LinesCodec::new_with_max_length(line_limit));
@@ -130,11 +132,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let line = json!({"execute": request.name, "arguments": request.arguments, "id": id}).to_string();
+        let mut line = json!({"execute": request.name, "arguments": request.arguments, "id": id}).to_string();
         self.owed.insert(id, request.reply);
-        match timeout(limit, self.lines.send(line)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(reason.to_string()),
+        let sending = async {
+            match request.file {
+                None => self.lines.send(line).await.map_err(|reason| reason.to_string()),
+                Some(file) => {
+                    // Nothing waits in the codec: each line before this one was flushed.
+                    line.push('\n');
+                    let stream = self.lines.get_mut();
+                    stream.send_with_file(line.as_bytes(), file.as_fd()).await.map_err(|reason| reason.to_string())
+                }
+            }
+        };
+        match timeout(limit, sending).await {
+            Ok(sent) => sent,
             Err(_) => Err(format!("QEMU takes no command for {limit:?}")),
         }
     }

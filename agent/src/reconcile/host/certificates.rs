@@ -1,14 +1,32 @@
 //! A guest's certificates, as its task and the API see them: one keeper while the guest has a volume.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     certs::{CertificateKeeper, Issuers, KeeperConfig, KeeperState},
     reconcile::{board::Board, executor::Failure},
-    spec::GuestSpec,
+    spec::{CertificateVolume, GuestSpec},
 };
+
+/// Where a guest's certificates are, all in the guest's runtime directory.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    /// What virtiofsd shows.
+    pub(super) directory: PathBuf,
+    /// Disk images of it.
+    pub(super) images: PathBuf,
+}
+
+impl Places {
+    pub(super) fn in_directory(runtime: &Path) -> Self {
+        Self { directory: runtime.join("certificates"), images: runtime.join("certificate-disks") }
+    }
+}
 
 /// Holds the keeper, if there is one, and writes what it says on the guest's board.
 #[derive(Debug, Default)]
@@ -29,14 +47,17 @@ impl Drop for Kept {
 }
 
 impl Certificates {
-    /// Starts to keep what the spec asks for, if it is not kept yet, and takes over what changed.
+    /// Starts to keep what the spec asks for, if it is not kept yet, and takes over what changed. Whether it is on a disk
+    /// too is `volume`'s word: a QEMU that runs may have been started with another one than the spec's.
     pub(super) async fn keep(
         &self,
         spec: &GuestSpec,
-        directory: std::path::PathBuf,
+        volume: CertificateVolume,
+        places: &Places,
         issuers: &Issuers,
         board: &Arc<Board>,
     ) -> Arc<CertificateKeeper> {
+        let on_disk = volume == CertificateVolume::Disk;
         let (keeper, known) = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             match &*kept {
@@ -45,10 +66,11 @@ impl Certificates {
                     let config = KeeperConfig {
                         uid: spec.uid,
                         cluster: spec.cluster.clone(),
-                        directory,
+                        directory: places.directory.clone(),
+                        images: places.images.clone(),
+                        on_disk,
                         requests: spec.certificates.clone(),
                         issuers: issuers.clone(),
-                        disk: None,
                     };
                     let keeper = Arc::new(CertificateKeeper::start(config));
                     let teller = tokio::spawn(tell(keeper.state(), Arc::clone(board)));
@@ -59,6 +81,7 @@ impl Certificates {
         };
         if known {
             keeper.update(spec.certificates.clone()).await;
+            keeper.lay_on_disk(on_disk).await;
         }
         keeper
     }
@@ -75,12 +98,14 @@ impl Certificates {
     }
 }
 
-/// Waits until the volume holds everything that the guest needs to start.
-pub(super) async fn all_there(keeper: &CertificateKeeper) -> Result<(), Failure> {
+/// Waits until the volume holds everything that the guest needs to start, on a disk too if that is what it gets.
+pub(super) async fn all_there(keeper: &CertificateKeeper, volume: CertificateVolume) -> Result<KeeperState, Failure> {
     let mut state = keeper.state();
-    let there = state.wait_for(KeeperState::all_present).await;
+    let on_disk = volume == CertificateVolume::Disk;
+    // The keeper may not have come yet to what it was told last.
+    let there = state.wait_for(|state| state.all_present() && state.disk().is_some() == on_disk).await;
     match there {
-        Ok(_) => Ok(()),
+        Ok(state) => Ok(state.clone()),
         Err(_) => Err(Failure::new("CertificatesReady", "KeeperEnded", "the task that keeps its certificates ended")),
     }
 }

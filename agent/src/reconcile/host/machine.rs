@@ -7,7 +7,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::ending::Omens;
+use super::{
+    ending::Omens,
+    medium::{CertificateDrive, News},
+};
 use crate::{
     errors::with_causes,
     observed::{ChosenAccelerator, Exit, ExitReason, ProcessStatus, ShutdownStep},
@@ -51,6 +54,10 @@ pub(in crate::reconcile) struct HostMachine {
     ask: bool,
     last: Option<Vcpus>,
     check: tokio::time::Interval,
+    /// None: the guest has its certificates by virtiofs, or has none.
+    drive: Option<CertificateDrive>,
+    /// A change of its medium failed and is to be tried again.
+    retry_drive: bool,
 }
 
 /// What a machine is made of.
@@ -63,11 +70,12 @@ pub(super) struct Parts {
     pub(super) paths: GuestPaths,
     pub(super) session: Session,
     pub(super) reports: mpsc::Receiver<MachineEvent>,
+    pub(super) drive: Option<CertificateDrive>,
 }
 
 impl HostMachine {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { process, record, connection, qmp, paths, session, reports } = parts;
+        let Parts { process, record, connection, qmp, paths, session, reports, drive } = parts;
         let mut check = interval_at(Instant::now() + CHECKED_EVERY, CHECKED_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let first = connection.as_ref().and_then(|(qmp, _)| qmp.first_status());
@@ -85,6 +93,8 @@ impl HostMachine {
             ask: true,
             last: None,
             check,
+            drive,
+            retry_drive: false,
         }
     }
 
@@ -110,6 +120,17 @@ impl HostMachine {
                 Some(MachineEvent::Silent(with_causes(&error)))
             }
         }
+    }
+
+    /// Gives QEMU the newest certificate disk.
+    async fn refresh_drive(&mut self) -> Option<MachineEvent> {
+        let (Some(drive), Some((qmp, _))) = (&mut self.drive, &self.connection) else { return None };
+        let news = if self.retry_drive { drive.retry(qmp).await } else { drive.refresh(qmp).await };
+        self.retry_drive = false;
+        news.map(|news| match news {
+            News::Stale(reason) => MachineEvent::CertificatesStale(reason),
+            News::Mended => MachineEvent::CertificatesFresh,
+        })
     }
 
     /// A connection that was lost while QEMU lives is made again.
@@ -178,6 +199,15 @@ impl Machine for HostMachine {
             {
                 return event;
             }
+            if let Some(event) = self.refresh_drive().await {
+                return event;
+            }
+            let renewed = async {
+                match &mut self.drive {
+                    Some(drive) => drive.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let heard = async {
                 match &mut self.connection {
                     Some((_, events)) => events.recv().await,
@@ -203,9 +233,12 @@ impl Machine for HostMachine {
                     }
                 },
                 Some(report) = self.reports.recv() => return report,
+                // Looked at above.
+                () = renewed => {}
                 _ = self.check.tick() => {
                     self.connect_again().await;
                     self.ask = true;
+                    self.retry_drive = true;
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::prepare::disk_format;
 use crate::{
     image::Image,
     qemu::{
-        BootMethod, CertificateVolume, DataDiskFile, Firmware, MachineConfig, NetworkDevice, RootDiskFiles, SeedDevice,
+        BootMethod, CertificateDevice, DataDiskFile, Firmware, MachineConfig, NetworkDevice, RootDiskFiles, SeedDevice,
         VcpuAccelerator,
     },
     reconcile::executor::Failure,
@@ -23,7 +23,7 @@ pub(super) struct Parts<'p> {
     pub(super) data_disks: Vec<DataDiskFile>,
     pub(super) seed: Option<SeedDevice>,
     pub(super) mtu: Option<Mtu>,
-    pub(super) certificates: Option<CertificateVolume>,
+    pub(super) certificates: Option<CertificateDevice>,
 }
 
 pub(super) fn machine_config(spec: &GuestSpec, parts: Parts<'_>) -> Result<MachineConfig, Failure> {

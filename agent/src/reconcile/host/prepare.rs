@@ -5,15 +5,16 @@ use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     HostExecutor,
-    certificates::all_there,
+    certificates::{Places, all_there},
     machine_config::{Parts, machine_config},
+    medium::{medium, remove_earlier},
 };
 use crate::{
     certs::{Virtiofsd, VirtiofsdConfig},
     errors::with_causes,
     files,
     image::{self, Image, ImageErrorKind, PullPhase, PullProgress},
-    qemu::{CertificateVolume, DataDiskFile, DiskFormat, Handed, MachineConfig, SeedDevice},
+    qemu::{CertificateDevice, DataDiskFile, DiskFormat, Handed, MachineConfig, SeedDevice},
     reconcile::{
         board::Board,
         executor::Failure,
@@ -53,7 +54,7 @@ impl HostExecutor {
             self.seed(spec)
         )?;
         board.is("VolumesReady", "Ready", "disks, seed and certificates are there");
-        let (volume, socket) = certificates.unzip();
+        let (device, socket) = certificates.unzip();
         let parts = Parts {
             image,
             accelerator,
@@ -61,10 +62,10 @@ impl HostExecutor {
             data_disks,
             seed,
             mtu: tap.as_ref().map(|tap| tap.mtu),
-            certificates: volume,
+            certificates: device,
         };
         let machine = machine_config(spec, parts)?;
-        let handed = Handed { tap: tap.map(|tap| tap.file), certificates: socket };
+        let handed = Handed { tap: tap.map(|tap| tap.file), certificates: socket.flatten() };
         Ok(Prepared { machine, handed })
     }
 
@@ -192,31 +193,41 @@ impl HostExecutor {
         Some(volume::Link { mac_address, address, cidr, gateway, mtu, dns_servers })
     }
 
-    /// The certificates, all of them there, and the process that shows them to the guest.
+    /// The certificates, all of them there, and the process that shows them to the guest where it takes one.
     async fn certificate_volume(
         &self,
         spec: &GuestSpec,
         board: &Arc<Board>,
-    ) -> Result<Option<(CertificateVolume, OwnedFd)>, Failure> {
+    ) -> Result<Option<(CertificateDevice, Option<OwnedFd>)>, Failure> {
         if spec.certificates.is_empty() {
             return Ok(None);
         }
-        let directory = self.certificate_directory();
-        let keeper = self.shared.certificates.keep(spec, directory.clone(), &self.shared.rooms.issuers, board).await;
-        all_there(&keeper).await?;
+        let (volume, places) = (spec.certificate_volume, self.certificate_places());
+        let keeper = self.shared.certificates.keep(spec, volume, &places, &self.shared.rooms.issuers, board).await;
+        let state = all_there(&keeper, volume).await?;
+        if let Some(disk) = state.disk() {
+            remove_earlier(disk).await.map_err(|reason| {
+                Failure::new(
+                    "VolumesReady",
+                    "CertificateDiskFailed",
+                    format!("earlier disks cannot be removed: {reason}"),
+                )
+            })?;
+            return Ok(Some((CertificateDevice::Disk(medium(disk)), None)));
+        }
         let config = VirtiofsdConfig {
             program: self.shared.rooms.qemu.virtiofsd.clone(),
-            directory,
+            directory: places.directory,
             runtime: self.shared.paths.runtime().to_owned(),
         };
         let (_, socket) = Virtiofsd::launch(config)
             .await
             .map_err(|error| Failure::new("VolumesReady", "VirtiofsdFailed", with_causes(&error)))?;
-        Ok(Some((CertificateVolume::Virtiofs, socket)))
+        Ok(Some((CertificateDevice::Virtiofs, Some(socket))))
     }
 
-    pub(super) fn certificate_directory(&self) -> PathBuf {
-        self.shared.paths.runtime().join("certificates")
+    pub(super) fn certificate_places(&self) -> Places {
+        Places::in_directory(self.shared.paths.runtime())
     }
 }
 

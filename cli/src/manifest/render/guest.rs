@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{API_VERSION, ConditionForm, Form, Metadata, conditions, duration, quantity, some_text, time};
 use crate::{
-    manifest::words::{ACCELERATORS, DESIRED_STATES, RESTART_POLICIES, word},
+    manifest::words::{ACCELERATORS, CERTIFICATE_VOLUMES, DESIRED_STATES, RESTART_POLICIES, word},
     output::words::{exit_reason, phase, shutdown_step},
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct SpecForm {
     seed: Option<SeedForm>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     certificates: Vec<CertificateForm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_volume: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lifecycle: Option<LifecycleForm>,
 }
@@ -195,7 +197,9 @@ impl From<&Guest> for GuestForm {
 
 impl From<GuestSpec> for SpecForm {
     fn from(spec: GuestSpec) -> Self {
+        let has_certificates = !spec.certificates.is_empty();
         Self {
+            certificate_volume: word(&CERTIFICATE_VOLUMES, spec.certificate_volume()).filter(|_| has_certificates),
             machine: spec.machine.as_ref().map(machine),
             boot: spec.boot.and_then(boot),
             image: spec.image,

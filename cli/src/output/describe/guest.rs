@@ -8,7 +8,7 @@ use super::{Page, advice};
 use crate::{
     manifest::{
         render::time,
-        words::{ACCELERATORS, DESIRED_STATES, RESTART_POLICIES, word},
+        words::{ACCELERATORS, CERTIFICATE_VOLUMES, DESIRED_STATES, RESTART_POLICIES, word},
     },
     output::{
         View, certificate,
@@ -81,6 +81,16 @@ fn identity(page: &mut Page<'_>, spec: &GuestSpec, status: &GuestStatus) {
             None => "",
         },
     );
+    page.fact("certificates", &certificate_volume(spec));
+}
+
+fn certificate_volume(spec: &GuestSpec) -> String {
+    let volume = word(&CERTIFICATE_VOLUMES, spec.certificate_volume()).unwrap_or("virtiofs");
+    match spec.certificates.len() {
+        0 => String::new(),
+        1 => format!("1 by {volume}"),
+        count => format!("{count} by {volume}"),
+    }
 }
 
 fn life(page: &mut Page<'_>, spec: &GuestSpec, status: &GuestStatus, view: &View) {

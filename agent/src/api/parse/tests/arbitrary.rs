@@ -10,9 +10,9 @@ use uuid::Uuid;
 use crate::{
     ledger::NetworkRecord,
     spec::{
-        Accelerator, Boot, ByteSize, CertificateRequest, DataDisk, DesiredState, GuestEndpoint, GuestSpec,
-        HostEndpoint, Lifecycle, MacAddress, Machine, NetworkInterface, NetworkSpec, Peer, PeerList, RestartPolicy,
-        RootDisk, Seed, SeedKind,
+        Accelerator, Boot, ByteSize, CertificateRequest, CertificateVolume, DataDisk, DesiredState, GuestEndpoint,
+        GuestSpec, HostEndpoint, Lifecycle, MacAddress, Machine, NetworkInterface, NetworkSpec, Peer, PeerList,
+        RestartPolicy, RootDisk, Seed, SeedKind,
     },
 };
 
@@ -113,10 +113,12 @@ pub(super) fn guest() -> impl Strategy<Value = GuestSpec> {
     let disks =
         (option::of(option::of(1..=1_u64 << 30)), collection::btree_map("[A-Za-z0-9_]{1,20}", 1..=1_u64 << 30, 0..5));
     let network = option::of((address(), option::of(mac())));
-    let certificates = collection::vec(certificate(), 0..4);
+    let volume = select(vec![CertificateVolume::Virtiofs, CertificateVolume::Disk]);
+    let certificates = (collection::vec(certificate(), 0..4), volume);
     let labels = collection::btree_map("[ -~]{1,40}", "[ -~]{0,40}", 0..5);
     (identity, machine(), boot(), disks, network, option::of(seed()), certificates, lifecycle(), labels).prop_map(
         |(identity, machine, boot, (root, data), network, seed, certificates, lifecycle, labels)| {
+            let (certificates, certificate_volume) = certificates;
             let (uid, generation, name, cluster, image) = identity;
             let unique: BTreeMap<_, _> =
                 certificates.into_iter().map(|certificate| (certificate.name.clone(), certificate)).collect();
@@ -139,6 +141,7 @@ pub(super) fn guest() -> impl Strategy<Value = GuestSpec> {
                 network: network.map(|(address, mac_address)| NetworkInterface { address, mac_address }),
                 seed,
                 certificates: unique.into_values().collect(),
+                certificate_volume,
                 lifecycle,
                 labels,
             }
@@ -263,10 +266,11 @@ pub(super) fn any_guest() -> impl Strategy<Value = pb::GuestSpec> {
     let lists = (
         collection::vec(any_disk(), 0..4),
         collection::vec(any_certificate(), 0..4),
+        any::<i32>(),
         collection::hash_map(text("key"), text("value"), 0..4),
     );
     (identity, machine, boot, network, seed, lifecycle, lists).prop_map(
-        |(identity, machine, boot, network, seed, lifecycle, (disks, certificates, labels))| {
+        |(identity, machine, boot, network, seed, lifecycle, (disks, certificates, certificate_volume, labels))| {
             let (uid, generation, name, cluster, image) = identity;
             pb::GuestSpec {
                 uid,
@@ -280,6 +284,7 @@ pub(super) fn any_guest() -> impl Strategy<Value = pb::GuestSpec> {
                 network,
                 seed,
                 certificates,
+                certificate_volume,
                 lifecycle,
                 labels,
             }
