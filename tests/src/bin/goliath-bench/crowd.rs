@@ -20,8 +20,8 @@ const PLAN: Plan = Plan {
     unit: "ms",
     baseline_name: "32 bare QEMUs",
     goal: Some(1.25),
-    cost: "All taps go into one network, one after another, and each guest also takes a synced record, a seed, an nft \
-           process and a run of the agent's own program.",
+    cost: "Each guest takes a synced record, a seed, a tap and a run of the agent's own program; those that come at the \
+           same time are joined to their network together.",
 };
 
 pub(crate) async fn measure(stage: &Stage) -> Result<Figure> {

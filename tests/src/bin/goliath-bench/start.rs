@@ -11,7 +11,7 @@ use crate::{bare::Blueprint, figure::Figure, figure::Plan, libvirt::Libvirt, sta
 const ROUNDS: usize = 9;
 
 const COST: &str = "Before QEMU runs, the agent writes a record to disk and syncs it, makes a seed, attaches a tap by \
-                    netlink and an nft process, and runs its own program once, which confines itself and becomes QEMU.";
+                    netlink and one run of nft, and runs its own program once, which confines itself and becomes QEMU.";
 const BESIDE_BARE: Plan =
     Plan { name: "Apply to running", unit: "ms", baseline_name: "bare QEMU", goal: Some(1.25), cost: COST };
 const BESIDE_LIBVIRT: Plan = Plan {
