@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -39,7 +40,7 @@ impl Process {
             Err(error) => return Err(error.into()),
         };
         // Read after it is held. A zombie has no arguments.
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments = arguments_of(Path::new(&format!("/proc/{pid}")));
         let command = String::from_utf8_lossy(&arguments).trim_end_matches('\0').replace('\0', " ");
         Ok((!command.is_empty()).then_some(Self { pid, command, descriptor }))
     }
@@ -112,11 +113,24 @@ pub fn running_in(directory: &Path) -> Result<Vec<Process>> {
 }
 
 fn belongs(process: &Path, directory: &Path) -> bool {
-    let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
-    mentions(&arguments, directory.as_os_str()) || {
+    mentions(&arguments_of(process), directory.as_os_str()) || {
         let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file.starts_with(directory))
     }
+}
+
+/// A process's arguments, each with a zero byte behind it; none of a zombie's or a kernel thread's.
+fn arguments_of(process: &Path) -> Vec<u8> {
+    // Whoever starts a process goes on as soon as it has its new memory, which is before the kernel noted where the
+    // arguments are in there. Until then it has a program and no arguments, which no process keeps for long.
+    for _ in 0..1000 {
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        if !arguments.is_empty() || fs::read_link(process.join("exe")).is_err() {
+            return arguments;
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Vec::new()
 }
 
 /// Ends them all, again and again until no new one has come.
@@ -141,4 +155,25 @@ pub fn end_all(directory: &Path) -> Result<()> {
 fn mentions(arguments: &[u8], directory: &OsStr) -> bool {
     let directory = directory.as_bytes();
     arguments.windows(directory.len()).any(|window| window == directory)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_arguments_from_the_moment_it_was_started() {
+        let directory = Path::new("/nowhere/in/particular");
+        for _ in 0..300 {
+            let mut child = Command::new("cat").arg("-").arg(directory).stdin(Stdio::piped()).spawn().unwrap();
+            let known = belongs(Path::new(&format!("/proc/{}", child.id())), directory);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(known);
+        }
+    }
 }
