@@ -98,6 +98,9 @@ pub fn running_in(directory: &Path) -> Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid.cast_unsigned() == std::process::id() {
+            continue;
+        }
         // A child of this program that did not become another one yet has our files, and ends by itself.
         let is_mine = || fs::read_link(entry.path().join("exe")).is_ok_and(|program| program == own);
         if belongs(&entry.path(), directory)
@@ -121,16 +124,24 @@ fn belongs(process: &Path, directory: &Path) -> bool {
 
 /// A process's arguments, each with a zero byte behind it; none of a zombie's or a kernel thread's.
 fn arguments_of(process: &Path) -> Vec<u8> {
-    // Whoever starts a process goes on as soon as it has its new memory, which is before the kernel noted where the
-    // arguments are in there. Until then it has a program and no arguments, which no process keeps for long.
+    let (own_program, own_arguments) = (fs::read_link("/proc/self/exe"), fs::read("/proc/self/cmdline"));
+    let mut arguments = Vec::new();
+    // Whoever starts a process goes on when it lets go of the memory that it was started with. Then it is still seen in
+    // there for a moment, and for another it has a program of its own and no arguments yet. Neither lasts.
     for _ in 0..1000 {
-        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
-        if !arguments.is_empty() || fs::read_link(process.join("exe")).is_err() {
-            return arguments;
+        let program = fs::read_link(process.join("exe"));
+        arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        let is_copy = || matches!((&program, &own_program), (Ok(program), Ok(own)) if program == own);
+        let in_between = match own_arguments.as_ref() {
+            Ok(own) if arguments == *own => is_copy(),
+            _ => arguments.is_empty() && program.is_ok(),
+        };
+        if !in_between {
+            break;
         }
         thread::sleep(Duration::from_micros(100));
     }
-    Vec::new()
+    arguments
 }
 
 /// Ends them all, again and again until no new one has come.
@@ -168,7 +179,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_arguments_from_the_moment_it_was_started() {
         let directory = Path::new("/nowhere/in/particular");
-        for _ in 0..300 {
+        for _ in 0..500 {
             let mut child = Command::new("cat").arg("-").arg(directory).stdin(Stdio::piped()).spawn().unwrap();
             let known = belongs(Path::new(&format!("/proc/{}", child.id())), directory);
             child.kill().unwrap();

@@ -13,7 +13,7 @@ use std::{
 
 use goliath_lab::{
     namespace::inside,
-    process::running_in,
+    process::{Process, running_in},
     run,
     scratch::{OWNER, Scratch, mounts_below},
     underlay::{Underlay, connect},
@@ -31,7 +31,9 @@ fn dropping_a_scratch_ends_unmounts_and_removes_what_was_made_in_it() {
     let memory = scratch.memory("run").unwrap();
     fs::write(memory.join("log"), "").unwrap();
     let mut child = Command::new("tail").arg("-f").arg(memory.join("log")).stdout(Stdio::null()).spawn().unwrap();
+    let process = Process::open(child.id().cast_signed()).unwrap().unwrap();
     drop(scratch);
+    assert!(process.wait(Duration::from_secs(1)).unwrap(), "this still runs: {}", process.command);
     assert!(!child.wait().unwrap().success());
     assert!(!path.exists());
     assert_eq!(mounts_below(&path).unwrap(), Vec::<PathBuf>::new());
