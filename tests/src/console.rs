@@ -11,6 +11,8 @@ use crate::agent::Client;
 
 /// What the tiny image prints when it waits for a line.
 const PROMPT: &str = "goliath> ";
+/// What its answer to `help`, and to what it does not understand, has in it.
+const HELP: &str = "commands: ";
 /// A command of the tiny image takes three tries of a second at most; a busy machine is slower.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -56,8 +58,7 @@ impl Console {
 
     /// Sends a line that ends the guest, and waits until the console has shown it or is closed.
     pub async fn last_command(mut self, line: &str) -> Result<()> {
-        self.send("").await?;
-        self.expect(PROMPT).await?;
+        self.until_prompt().await?;
         self.send(line).await?;
         match tokio::time::timeout(LIMIT, self.read_until(line)).await {
             Ok(_) => Ok(()),
@@ -67,13 +68,20 @@ impl Console {
 
     /// Sends a line to the tiny image's shell and gives what it printed until the next prompt.
     pub async fn command(&mut self, line: &str) -> Result<String> {
-        // An empty line brings a prompt, whatever was on the console before.
-        self.send("").await?;
-        self.expect(PROMPT).await?;
+        self.until_prompt().await?;
         let mark = format!("{line}\r\n");
         self.send(line).await?;
         self.expect(&mark).await?;
         self.expect(PROMPT).await
+    }
+
+    /// Waits until the tiny image's shell waits for a line. A prompt alone tells nothing: it may stand there since the
+    /// start, with another to come. So it is made to say something, and the prompt after that is the last one.
+    async fn until_prompt(&mut self) -> Result<()> {
+        self.send("help").await?;
+        self.expect(HELP).await?;
+        self.expect(PROMPT).await?;
+        Ok(())
     }
 
     async fn read_until(&mut self, text: &str) -> Result<String> {
