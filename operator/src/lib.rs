@@ -1,6 +1,9 @@
 //! The central program: declared clusters, scheduled onto hosts and kept so.
 
+pub mod context;
+pub mod controllers;
 pub mod network;
 pub mod objects;
 pub mod placement;
+pub mod runtime;
 pub mod store;

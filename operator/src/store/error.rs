@@ -88,6 +88,9 @@ pub enum Unavailable {
     /// It was closed.
     #[error("it was closed")]
     Closed,
+    /// It does not answer.
+    #[error("it did not answer in time")]
+    Slow,
     /// Its file could not be read or written.
     #[error("its file cannot be used; free the disk or replace it, then restart the operator")]
     Storage(#[source] Arc<redb::Error>),
@@ -117,6 +120,11 @@ impl StoreError {
     /// Whether to list again.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired(_))
+    }
+
+    /// It did not answer in time.
+    pub(crate) fn slow() -> Self {
+        Self::Unavailable(Unavailable::Slow)
     }
 
     pub(super) fn closed() -> Self {
