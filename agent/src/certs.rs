@@ -13,13 +13,13 @@ mod issuer;
 mod keeper;
 mod key;
 mod local;
-mod memory;
 mod schedule;
 mod vault;
 mod virtiofs;
 mod volume;
 
 pub use disk::CertificateDisk;
+pub use goliath_vault::{NotInMemory, require_memory};
 pub use issuer::{IssueError, IssuedCertificate, Issuer, IssuerHealth, Issuers, IssuersError};
 pub use keeper::{
     CertificateInfo, CertificateKeeper, CertificateState, DiskState, Failure, KeeperConfig, KeeperState, RotateError,
@@ -27,7 +27,6 @@ pub use keeper::{
 };
 pub use key::PrivateKey;
 pub use local::LocalIssuer;
-pub use memory::{NotInMemory, require_memory};
 pub use schedule::{Lifetime, Urgency, next_attempt, next_renewal};
 pub use vault::VaultIssuer;
 pub use virtiofs::{Virtiofsd, VirtiofsdConfig, VirtiofsdError};

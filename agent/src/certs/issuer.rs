@@ -4,17 +4,16 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use futures::future::BoxFuture;
+use goliath_vault::{PlaceError, VaultError};
 use jiff::Timestamp;
 
 use super::{
     check,
     key::{NewKey, PrivateKey},
     local::LocalIssuer,
-    memory::NotInMemory,
     vault::VaultIssuer,
 };
 use crate::{
@@ -73,47 +72,14 @@ impl From<&IssueError> for IssuerHealth {
 /// Why a certificate was not issued: a sentence each, fit for a condition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
-    /// Vault is there and sealed.
-    #[error("Vault at {address} is sealed: unseal it")]
-    Sealed {
-        /// Vault's.
-        address: String,
-    },
-    /// Vault is there and was never initialised.
-    #[error("Vault at {address} is not initialised")]
-    Uninitialized {
-        /// Vault's.
-        address: String,
-    },
-    /// No answer in time.
-    #[error("Vault at {address} did not answer within {}", seconds(.limit))]
-    Slow {
-        /// Vault's.
-        address: String,
-        /// What it was given.
-        limit: Duration,
-    },
-    /// Vault turns requests away for now.
-    #[error("Vault at {address} has too much to do: {detail}")]
-    Busy {
-        /// Vault's.
-        address: String,
-        /// Its words.
-        detail: String,
-    },
+    /// Vault is not there for us.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The agent's policy does not allow it.
     #[error("Vault does not allow this host to use {path}: its policy lacks `update` there")]
     Forbidden {
         /// What was asked for.
         path: String,
-    },
-    /// Nothing answers.
-    #[error("Vault at {address} cannot be reached: {detail}")]
-    Unreachable {
-        /// Vault's.
-        address: String,
-        /// What the connection said.
-        detail: String,
     },
     /// The mount or the role is not there.
     #[error("Vault has no {path}: {detail}")]
@@ -138,34 +104,6 @@ pub enum IssueError {
         path: String,
         /// Each a clause.
         differences: Vec<String>,
-    },
-    /// The agent cannot log in.
-    #[error("the agent cannot log in to Vault at {address}: {detail}")]
-    Login {
-        /// Vault's.
-        address: String,
-        /// What is wrong and what to do.
-        detail: String,
-    },
-    /// The wrapping token was spent by another: somebody may hold the secret id.
-    #[error(
-        "SECURITY: the wrapping token in {} was already used, or is older than its life: if it was not you, somebody \
-         else holds this host's secret id, so destroy it in Vault, find out who, and deliver a new one", .file.display()
-    )]
-    WrappingTokenSpent {
-        /// Holds the token.
-        file: PathBuf,
-    },
-    /// The wrapping token wraps something else than a secret id of this mount.
-    #[error(
-        "SECURITY: the wrapping token in {} was made by {creation_path}, not as a secret id: it was not unwrapped; find \
-         out who put it there", .file.display()
-    )]
-    WrappingTokenForged {
-        /// Holds the token.
-        file: PathBuf,
-        /// What Vault says made it.
-        creation_path: String,
     },
     /// Files of the configuration do not serve.
     #[error("{}: {detail}", .file.display())]
@@ -192,18 +130,11 @@ impl IssueError {
     /// One word in CamelCase, for programs.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Sealed { .. } => "VaultSealed",
-            Self::Uninitialized { .. } => "VaultUninitialized",
-            Self::Slow { .. } => "VaultSlow",
-            Self::Busy { .. } => "VaultBusy",
+            Self::Vault(error) => error.reason(),
             Self::Forbidden { .. } => "VaultForbidden",
-            Self::Unreachable { .. } => "VaultUnreachable",
             Self::NotFound { .. } => "IssuerNotFound",
             Self::Refused { .. } => "IssuerRefused",
             Self::NotAsAsked { .. } => "CertificateNotAsAsked",
-            Self::Login { .. } => "VaultLoginFailed",
-            Self::WrappingTokenSpent { .. } => "WrappingTokenSpent",
-            Self::WrappingTokenForged { .. } => "WrappingTokenForged",
             Self::Misconfigured { .. } => "IssuerMisconfigured",
             Self::UnknownIssuer(_) => "UnknownIssuer",
             Self::Unexpected { .. } => "IssuerFailed",
@@ -211,30 +142,16 @@ impl IssueError {
     }
 }
 
-fn seconds(duration: &Duration) -> String {
-    format!("{:.3}", duration.as_secs_f64()).trim_end_matches('0').trim_end_matches('.').to_owned() + " s"
-}
-
 /// Why a host's issuers cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuersError {
-    /// Secrets have no place in memory.
-    #[error("issuer `{issuer}` needs a place in memory for its secret id")]
-    NotInMemory {
+    /// A secret id has no place.
+    #[error("issuer `{issuer}` cannot keep its secret id")]
+    SecretId {
         /// Whose.
         issuer: IssuerName,
         /// Why not.
-        source: NotInMemory,
-    },
-    /// The place cannot be made.
-    #[error("issuer `{issuer}`: {} cannot be made", .directory.display())]
-    Directory {
-        /// Whose.
-        issuer: IssuerName,
-        /// Where.
-        directory: PathBuf,
-        /// Why not.
-        source: std::io::Error,
+        source: PlaceError,
     },
 }
 

@@ -4,23 +4,16 @@
 //! go as parameters and in the request, so that a role may take them from either; organisations are the role's, as Vault
 //! wants it. Whatever comes back is compared with what was asked for, and thrown away if it differs.
 
-mod connection;
-mod secret_id;
-mod session;
-
 use std::{path::Path, sync::Arc};
 
 use futures::future::BoxFuture;
+use goliath_vault::{CallError, Connection, Session, Token};
 use tokio::sync::Semaphore;
 use vaultrs::{
     api::pki::{requests::SignCertificateRequest, responses::SignCertificateResponse},
     pki::cert::ca,
 };
 
-use self::{
-    connection::{CallError, Connection},
-    session::{Session, Token},
-};
 use super::{
     check,
     issuer::{IssueError, IssuedCertificate, Issuer, IssuerHealth, IssuersError, accept},
@@ -36,7 +29,6 @@ const CONCURRENT_REQUESTS: usize = 8;
 
 /// Vault's PKI engine, with a mount for each cluster.
 pub struct VaultIssuer {
-    connection: Arc<Connection>,
     session: Session,
     mount: String,
     permits: Semaphore,
@@ -45,9 +37,13 @@ pub struct VaultIssuer {
 impl VaultIssuer {
     /// Starts the task that logs in and keeps the token; Vault may be away. Needs a Tokio runtime.
     pub fn new(name: &IssuerName, config: &VaultIssuerConfig, runtime_directory: &Path) -> Result<Self, IssuersError> {
-        let connection = Arc::new(Connection::new(config));
-        let session = Session::start(name, config, Arc::clone(&connection), runtime_directory)?;
-        Ok(Self { connection, session, mount: config.mount.clone(), permits: Semaphore::new(CONCURRENT_REQUESTS) })
+        let login = config
+            .auth
+            .login(name.as_str(), runtime_directory)
+            .map_err(|source| IssuersError::SecretId { issuer: name.clone(), source })?;
+        let connection = Connection::new(config.endpoint());
+        let session = Session::start(name.as_str(), login, Arc::new(connection));
+        Ok(Self { session, mount: config.mount.clone(), permits: Semaphore::new(CONCURRENT_REQUESTS) })
     }
 
     async fn sign(&self, cluster: &ClusterName, request: &CertificateRequest) -> Result<IssuedCertificate, IssueError> {
@@ -69,12 +65,14 @@ impl VaultIssuer {
 
         let token = self.session.token(None).await?;
         let mut answer = self.call_sign(&token, &mount, request, &signing_request).await;
-        if matches!(answer, Err(CallError::Refused { code: 403, .. })) && !self.accepts(&token).await {
+        if matches!(answer, Err(CallError::Refused { code: 403, .. }))
+            && !self.session.connection().accepts(&token).await
+        {
             // Revoked or expired: it is the token that Vault refuses, not the request.
             let token = self.session.token(Some(token.epoch())).await?;
             answer = self.call_sign(&token, &mount, request, &signing_request).await;
         }
-        let answer = answer.map_err(|error| self.explain(&path, error))?;
+        let answer = answer.map_err(|error| explain(&path, error))?;
         let (chain, authorities) = chains(&answer);
         accept(&path, request, key, chain, authorities)
     }
@@ -86,7 +84,7 @@ impl VaultIssuer {
         request: &CertificateRequest,
         signing_request: &str,
     ) -> Result<SignCertificateResponse, CallError> {
-        let client = self.connection.client(Some(token.value()))?;
+        let client = self.session.connection().client(Some(token.value()))?;
         let mut parameters = SignCertificateRequest::builder();
         // The common name is no DNS name unless it is asked for as one.
         parameters.exclude_cn_from_sans(true).format("pem").ttl(format!("{}s", request.ttl.as_secs()));
@@ -105,35 +103,7 @@ impl VaultIssuer {
             &request.common_name,
             Some(&mut parameters),
         );
-        self.connection.within(call).await
-    }
-
-    /// Whether Vault still knows the token. Every token may ask that of itself by Vault's default policy.
-    async fn accepts(&self, token: &Token) -> bool {
-        match self.connection.client(Some(token.value())) {
-            Ok(client) => self.connection.within(vaultrs::token::lookup_self(client.vault())).await.is_ok(),
-            Err(_) => false,
-        }
-    }
-
-    fn explain(&self, path: &str, error: CallError) -> IssueError {
-        match error {
-            CallError::Issue(error) => error,
-            CallError::Refused { code: 403, .. } => IssueError::Forbidden { path: path.to_owned() },
-            CallError::Refused { code: 404, errors } => {
-                IssueError::NotFound { path: path.to_owned(), detail: errors.join("; ") }
-            }
-            CallError::Refused { code: 429, errors } => {
-                IssueError::Busy { address: self.connection.address().to_owned(), detail: errors.join("; ") }
-            }
-            CallError::Refused { code: 400, errors } => {
-                IssueError::Refused { path: path.to_owned(), detail: errors.join("; ") }
-            }
-            CallError::Refused { code, errors } => IssueError::Unexpected {
-                path: path.to_owned(),
-                detail: format!("Vault answered with status {code}: {}", errors.join("; ")),
-            },
-        }
+        self.session.connection().within(call).await
     }
 }
 
@@ -149,17 +119,34 @@ impl Issuer for VaultIssuer {
     fn health(&self) -> BoxFuture<'_, IssuerHealth> {
         Box::pin(async {
             let seen = async {
-                self.connection.health().await?;
+                self.session.connection().health().await?;
                 self.session.token(None).await
             };
             match seen.await {
                 Ok(_) => IssuerHealth::ready(format!(
                     "Vault at {} is unsealed and took the login",
-                    self.connection.address()
+                    self.session.connection().address()
                 )),
-                Err(error) => IssuerHealth::from(&error),
+                Err(error) => IssuerHealth::from(&IssueError::Vault(error)),
             }
         })
+    }
+}
+
+fn explain(path: &str, error: CallError) -> IssueError {
+    match error {
+        CallError::Vault(error) => error.into(),
+        CallError::Refused { code: 403, .. } => IssueError::Forbidden { path: path.to_owned() },
+        CallError::Refused { code: 404, errors } => {
+            IssueError::NotFound { path: path.to_owned(), detail: errors.join("; ") }
+        }
+        CallError::Refused { code: 400, errors } => {
+            IssueError::Refused { path: path.to_owned(), detail: errors.join("; ") }
+        }
+        CallError::Refused { code, errors } => IssueError::Unexpected {
+            path: path.to_owned(),
+            detail: format!("Vault answered with status {code}: {}", errors.join("; ")),
+        },
     }
 }
 

@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use goliath_vault::{NotInMemory, require_memory};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -30,7 +31,6 @@ use super::{
     disk::{self, CertificateDisk, Directory},
     issuer::IssuedCertificate,
     key::{self, PrivateKey},
-    memory::{NotInMemory, require_memory},
     schedule::Lifetime,
 };
 use crate::{

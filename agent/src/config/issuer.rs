@@ -1,5 +1,7 @@
-use std::{net::IpAddr, path::PathBuf};
+use std::{path::PathBuf, time::Duration};
 
+pub use goliath_vault::VaultAuth;
+use goliath_vault::{Complaint, Endpoint, absolute, mount_path};
 use serde::Deserialize;
 
 /// One certificate issuer.
@@ -43,32 +45,6 @@ fn default_time_limit() -> u64 {
     10
 }
 
-/// How the agent logs in to Vault.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
-pub enum VaultAuth {
-    /// The secret id is a file's content: a response-wrapping token, good once. The file is removed once unwrapped; what
-    /// it wrapped is kept in the runtime directory for root alone, so that the agent can log in again.
-    AppRole {
-        /// Where the method is mounted.
-        #[serde(default = "default_approle_mount")]
-        mount: String,
-        /// Not a secret.
-        role_id: String,
-        /// Holds the wrapping token.
-        wrapped_secret_id_file: PathBuf,
-    },
-    /// A file that something else keeps fresh.
-    Token {
-        /// Read again when it changes.
-        file: PathBuf,
-    },
-}
-
-fn default_approle_mount() -> String {
-    "approle".to_owned()
-}
-
 /// A certificate authority in files.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,28 +57,31 @@ pub struct LocalIssuerConfig {
 
 impl IssuerConfig {
     /// What is wrong with it beyond its types: each with the key it is about.
-    pub(super) fn complaints(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn complaints(&self) -> Vec<Complaint> {
         match self {
             Self::Vault(vault) => vault.complaints(),
-            Self::Local(local) => {
-                relative([("certificate", Some(&local.certificate)), ("key", Some(&local.key))]).collect()
-            }
+            Self::Local(local) => [absolute("certificate", &local.certificate), absolute("key", &local.key)]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect(),
         }
     }
 }
 
 impl VaultIssuerConfig {
-    fn complaints(&self) -> Vec<(&'static str, String)> {
-        let login = match &self.auth {
-            VaultAuth::AppRole { wrapped_secret_id_file, .. } => ("wrapped_secret_id_file", wrapped_secret_id_file),
-            VaultAuth::Token { file } => ("file", file),
-        };
-        let mut complaints: Vec<_> =
-            relative([("certificate_authorities", self.certificate_authorities.as_ref()), (login.0, Some(login.1))])
-                .collect();
-        if let Err(complaint) = self.check_address() {
-            complaints.push(("address", complaint));
+    /// Where it is.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            address: self.address.clone(),
+            certificate_authorities: self.certificate_authorities.clone(),
+            namespace: self.namespace.clone(),
+            time_limit: Duration::from_secs(self.time_limit_seconds),
         }
+    }
+
+    fn complaints(&self) -> Vec<Complaint> {
+        let mut complaints = self.endpoint().complaints(self.plain_http);
+        complaints.extend(self.auth.complaints());
         if !self.mount.contains("{cluster}") {
             complaints.push((
                 "mount",
@@ -112,64 +91,9 @@ impl VaultIssuerConfig {
                 ),
             ));
         }
-        let mut mounts = vec![("mount", self.mount.replace("{cluster}", "cluster"))];
-        if let VaultAuth::AppRole { mount, role_id, .. } = &self.auth {
-            mounts.push(("mount", mount.clone()));
-            if role_id.is_empty() || !role_id.chars().all(|character| character.is_ascii_graphic()) {
-                complaints.push(("role_id", "must be the AppRole's role id".to_owned()));
-            }
-        }
-        for (key, mount) in mounts {
-            if !is_mount_path(&mount) {
-                complaints.push((key, format!("{mount:?} is not where an engine can be mounted")));
-            }
-        }
-        if !(1..=300).contains(&self.time_limit_seconds) {
-            complaints.push(("time_limit_seconds", format!("{} must be 1 to 300", self.time_limit_seconds)));
-        }
-        if self.namespace.as_ref().is_some_and(|namespace| !is_mount_path(namespace)) {
-            complaints.push(("namespace", "must be the path of a namespace".to_owned()));
-        }
+        complaints.extend(mount_path("mount", &self.mount.replace("{cluster}", "cluster")).err());
         complaints
     }
-
-    fn check_address(&self) -> Result<(), String> {
-        let address = reqwest::Url::parse(&self.address).map_err(|reason| format!("is not a URL: {reason}"))?;
-        let host = address.host_str().unwrap_or_default();
-        if !address.username().is_empty() || address.password().is_some() {
-            return Err("must hold no user and no password".to_owned());
-        }
-        if address.path() != "/" || address.query().is_some() || address.fragment().is_some() {
-            return Err("must be a scheme, a host and a port, such as https://vault.example:8200".to_owned());
-        }
-        let on_this_machine = host == "localhost"
-            || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        match address.scheme() {
-            "https" => Ok(()),
-            "http" if on_this_machine || self.plain_http => Ok(()),
-            "http" => Err("must be https, or set plain_http = true: the agent's token would cross the network in the \
-                           clear"
-                .to_owned()),
-            other => Err(format!("has scheme {other}: must be https")),
-        }
-    }
-}
-
-/// Vault's paths: segments of a few characters, none of which leads elsewhere.
-fn is_mount_path(path: &str) -> bool {
-    let allowed = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-    path.split('/').all(|segment| {
-        !segment.is_empty() && segment.chars().all(allowed) && !segment.chars().all(|character| character == '.')
-    })
-}
-
-fn relative<'a>(
-    files: impl IntoIterator<Item = (&'static str, Option<&'a PathBuf>)>,
-) -> impl Iterator<Item = (&'static str, String)> {
-    files.into_iter().filter_map(|(key, file)| {
-        let file = file.filter(|file| !file.is_absolute())?;
-        Some((key, format!("{} must be absolute", file.display())))
-    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use goliath_vault::VaultError;
+
 use super::*;
 use crate::certs::{
     issuer::{Issuer, IssuerHealth},
@@ -30,7 +32,7 @@ impl Issuer for Switch {
     ) -> BoxFuture<'a, Result<IssuedCertificate, IssueError>> {
         Box::pin(async move {
             if self.away.load(Ordering::SeqCst) {
-                return Err(IssueError::Sealed { address: "https://vault.example:8200".to_owned() });
+                return Err(VaultError::Sealed { address: "https://vault.example:8200".to_owned() }.into());
             }
             self.issued.fetch_add(1, Ordering::SeqCst);
             self.authority.issue(cluster, request).await

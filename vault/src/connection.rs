@@ -17,10 +17,26 @@ use vaultrs::{
 };
 use zeroize::Zeroize as _;
 
-use crate::{certs::issuer::IssueError, config::VaultIssuerConfig};
+use crate::{
+    error::{CallError, VaultError},
+    session::Token,
+};
 
-/// Where Vault is, and how it is spoken to.
-pub(super) struct Connection {
+/// Where Vault is.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// `https://vault.example:8200`.
+    pub address: String,
+    /// PEM, of Vault's own certificate; none: the system's.
+    pub certificate_authorities: Option<PathBuf>,
+    /// Of Vault Enterprise; open-source Vault has none.
+    pub namespace: Option<String>,
+    /// How long Vault may take to answer.
+    pub time_limit: Duration,
+}
+
+/// Speaks to a Vault.
+pub struct Connection {
     address: String,
     authorities: Option<PathBuf>,
     namespace: Option<String>,
@@ -30,32 +46,18 @@ pub(super) struct Connection {
 }
 
 /// What tells whether a file changed.
-pub(super) type Stamp = Option<(SystemTime, u64)>;
+pub(crate) type Stamp = Option<(SystemTime, u64)>;
 
-pub(super) fn stamp(file: &Path) -> Stamp {
+pub(crate) fn stamp(file: &Path) -> Stamp {
     std::fs::metadata(file).ok().and_then(|metadata| Some((metadata.modified().ok()?, metadata.len())))
 }
 
-/// Why a call did not do what it should.
-#[derive(Debug)]
-pub(super) enum CallError {
-    /// Vault understood and said no.
-    Refused { code: u16, errors: Vec<String> },
-    /// It has nothing to do with the request.
-    Issue(IssueError),
-}
-
-impl From<IssueError> for CallError {
-    fn from(error: IssueError) -> Self {
-        Self::Issue(error)
-    }
-}
-
 /// A client for one call; the token in it is wiped when it is dropped.
-pub(super) struct Client(VaultClient);
+pub struct Client(pub(crate) VaultClient);
 
 impl Client {
-    pub(super) fn vault(&self) -> &VaultClient {
+    /// For the functions of `vaultrs`.
+    pub fn vault(&self) -> &VaultClient {
         &self.0
     }
 }
@@ -68,22 +70,24 @@ impl Drop for Client {
 }
 
 impl Connection {
-    pub(super) fn new(config: &VaultIssuerConfig) -> Self {
+    /// Nothing is asked of Vault yet.
+    pub fn new(endpoint: Endpoint) -> Self {
         Self {
-            address: config.address.trim_end_matches('/').to_owned(),
-            authorities: config.certificate_authorities.clone(),
-            namespace: config.namespace.clone(),
-            limit: Duration::from_secs(config.time_limit_seconds),
+            address: endpoint.address.trim_end_matches('/').to_owned(),
+            authorities: endpoint.certificate_authorities,
+            namespace: endpoint.namespace,
+            limit: endpoint.time_limit,
             http: Mutex::new(None),
         }
     }
 
-    pub(super) fn address(&self) -> &str {
+    /// Without a slash at the end.
+    pub fn address(&self) -> &str {
         &self.address
     }
 
     /// A client that speaks with this token, or with none.
-    pub(super) fn client(&self, token: Option<&str>) -> Result<Client, IssueError> {
+    pub fn client(&self, token: Option<&str>) -> Result<Client, VaultError> {
         let token = token.unwrap_or_default();
         let url = Url::parse(&self.address).map_err(|reason| self.unreachable(&reason.to_string()))?;
         let http = rustify::clients::reqwest::Client::new(&self.address, self.http()?);
@@ -109,7 +113,7 @@ impl Connection {
     }
 
     /// Connections are shared by all calls, and made anew when the authorities' file changes.
-    fn http(&self) -> Result<reqwest::Client, IssueError> {
+    fn http(&self) -> Result<reqwest::Client, VaultError> {
         let stamp = self.authorities.as_deref().and_then(stamp);
         let mut shared = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made_for, client)) = shared.as_ref()
@@ -122,7 +126,7 @@ impl Connection {
         Ok(client)
     }
 
-    fn new_http(&self) -> Result<reqwest::Client, IssueError> {
+    fn new_http(&self) -> Result<reqwest::Client, VaultError> {
         // The configuration alone says where a token goes: no redirect, no proxy of the environment.
         let mut builder = reqwest::Client::builder()
             .tls_backend_rustls()
@@ -133,7 +137,7 @@ impl Connection {
         if self.address.starts_with("http://") {
             builder = builder.tls_certs_only(Vec::new());
         } else if let Some(file) = &self.authorities {
-            let misconfigured = |detail| IssueError::Misconfigured { file: file.clone(), detail };
+            let misconfigured = |detail| VaultError::Misconfigured { file: file.clone(), detail };
             let content = std::fs::read(file).map_err(|reason| misconfigured(format!("cannot be read: {reason}")))?;
             let authorities = reqwest::Certificate::from_pem_bundle(&content)
                 .map_err(|reason| misconfigured(format!("holds no certificates in PEM: {reason}")))?;
@@ -146,11 +150,8 @@ impl Connection {
     }
 
     /// Runs a call of `vaultrs` within the time limit. The library logs what it does, requests' paths and Vault's answers
-    /// among it: that is not for the agent's log.
-    pub(super) async fn within<T>(
-        &self,
-        call: impl Future<Output = Result<T, ClientError>> + Send,
-    ) -> Result<T, CallError> {
+    /// among it: that is not for our log.
+    pub async fn within<T>(&self, call: impl Future<Output = Result<T, ClientError>> + Send) -> Result<T, CallError> {
         match tokio::time::timeout(self.limit, call.with_subscriber(NoSubscriber::default())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explain(error)),
@@ -159,34 +160,45 @@ impl Connection {
     }
 
     /// What `sys/health` says.
-    pub(super) async fn health(&self) -> Result<(), IssueError> {
+    pub async fn health(&self) -> Result<(), VaultError> {
         let client = self.client(None)?;
         let address = self.address.clone();
         match self.within(vaultrs::sys::status(client.vault())).await {
             Ok(ServerStatus::OK | ServerStatus::STANDBY | ServerStatus::PERFSTANDBY) => Ok(()),
-            Ok(ServerStatus::SEALED) => Err(IssueError::Sealed { address }),
-            Ok(ServerStatus::UNINITIALIZED) => Err(IssueError::Uninitialized { address }),
+            Ok(ServerStatus::SEALED) => Err(VaultError::Sealed { address }),
+            Ok(ServerStatus::UNINITIALIZED) => Err(VaultError::Uninitialized { address }),
             Ok(other) => Err(self.unreachable(&format!("its health is {other:?}"))),
-            Err(CallError::Issue(error)) => Err(error),
+            Err(CallError::Vault(error)) => Err(error),
             Err(CallError::Refused { code, .. }) => Err(self.unreachable(&format!("its health is status {code}"))),
         }
     }
 
-    fn slow(&self) -> IssueError {
-        IssueError::Slow { address: self.address.clone(), limit: self.limit }
+    /// Whether Vault still knows a token. Every token may ask that of itself by Vault's default policy.
+    pub async fn accepts(&self, token: &Token) -> bool {
+        match self.client(Some(token.value())) {
+            Ok(client) => self.within(vaultrs::token::lookup_self(client.vault())).await.is_ok(),
+            Err(_) => false,
+        }
     }
 
-    fn unreachable(&self, detail: &str) -> IssueError {
-        IssueError::Unreachable { address: self.address.clone(), detail: detail.to_owned() }
+    fn slow(&self) -> VaultError {
+        VaultError::Slow { address: self.address.clone(), limit: self.limit }
+    }
+
+    fn unreachable(&self, detail: &str) -> VaultError {
+        VaultError::Unreachable { address: self.address.clone(), detail: detail.to_owned() }
     }
 
     fn explain(&self, error: ClientError) -> CallError {
         match error {
             ClientError::APIError { code: 503, errors } if errors.iter().any(|error| error.contains("sealed")) => {
-                IssueError::Sealed { address: self.address.clone() }.into()
+                VaultError::Sealed { address: self.address.clone() }.into()
             }
             ClientError::APIError { code: code @ 502..=504, errors } => {
                 self.unreachable(&format!("status {code}: {}", errors.join("; "))).into()
+            }
+            ClientError::APIError { code: 429, errors } => {
+                VaultError::Busy { address: self.address.clone(), detail: errors.join("; ") }.into()
             }
             ClientError::APIError { code, errors } => CallError::Refused { code, errors },
             ClientError::RestClientError { source: TransportError::ServerResponseError { code, .. } } => {
@@ -202,7 +214,7 @@ impl Connection {
                 self.unreachable(&source.root_cause().to_string()).into()
             }
             // Never the source of a failure to parse: it may show what was answered.
-            other => IssueError::Unexpected { path: self.address.clone(), detail: other.to_string() }.into(),
+            other => VaultError::Unexpected { path: self.address.clone(), detail: other.to_string() }.into(),
         }
     }
 }

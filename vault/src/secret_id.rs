@@ -1,8 +1,9 @@
 //! The AppRole's secret id: delivered wrapped, unwrapped once, kept in memory only.
 
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,24 +13,36 @@ use tracing::{error, info, warn};
 use vaultrs::sys::wrapping;
 use zeroize::Zeroizing;
 
-use super::connection::{CallError, Connection, Stamp, stamp};
 use crate::{
-    certs::{
-        issuer::{IssueError, IssuersError},
-        memory::require_memory,
-    },
-    files,
-    spec::IssuerName,
+    connection::{Connection, Stamp, stamp},
+    error::{CallError, VaultError},
+    memory::{NotInMemory, require_memory},
 };
 
+/// Why a secret id has no place.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// It would be on a disk.
+    #[error("a secret id needs a place in memory")]
+    NotInMemory(#[source] NotInMemory),
+    /// The place cannot be made.
+    #[error("{} cannot be made", .directory.display())]
+    Directory {
+        /// Where.
+        directory: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
 /// Where the secret id comes from and where it is kept.
-pub(super) struct SecretId {
+pub struct SecretId {
     wrapping_file: PathBuf,
-    /// In memory, root's alone: an agent that restarts logs in again.
+    /// In memory, root's alone: a program that restarts logs in again.
     kept_file: PathBuf,
     auth_mount: String,
     /// A wrapping token that cannot be used, told once.
-    rejected: Option<(String, IssueError)>,
+    rejected: Option<(String, VaultError)>,
 }
 
 /// A secret id, and of which wrapping token it came.
@@ -44,26 +57,21 @@ struct Wrapped {
 }
 
 impl SecretId {
-    /// Makes the place where it is kept, or says why there is none.
-    pub(super) fn new(
-        issuer: &IssuerName,
+    /// Makes the place where it is kept, a directory of its own on a tmpfs, or says why there is none.
+    pub fn new(
         auth_mount: &str,
         wrapping_file: &Path,
         runtime_directory: &Path,
-    ) -> Result<Self, IssuersError> {
-        let directory = runtime_directory.join("vault").join(issuer.as_str());
-        require_memory(runtime_directory)
-            .map_err(|source| IssuersError::NotInMemory { issuer: issuer.clone(), source })?;
+        name: &str,
+    ) -> Result<Self, PlaceError> {
+        require_memory(runtime_directory).map_err(PlaceError::NotInMemory)?;
+        let directory = runtime_directory.join("vault").join(name);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)))
-            .map_err(|source| IssuersError::Directory {
-                issuer: issuer.clone(),
-                directory: directory.clone(),
-                source,
-            })?;
+            .map_err(|source| PlaceError::Directory { directory: directory.clone(), source })?;
         Ok(Self {
             wrapping_file: wrapping_file.to_owned(),
             kept_file: directory.join("secret-id"),
@@ -73,15 +81,15 @@ impl SecretId {
     }
 
     /// The file of a wrapping token that lies there.
-    pub(super) fn delivered(&self) -> Stamp {
+    pub(crate) fn delivered(&self) -> Stamp {
         stamp(&self.wrapping_file)
     }
 
     /// The secret id to log in with.
-    pub(super) async fn obtain(&mut self, connection: &Connection) -> Result<Zeroizing<String>, IssueError> {
+    pub(crate) async fn obtain(&mut self, connection: &Connection) -> Result<Zeroizing<String>, VaultError> {
         let kept = self.kept();
         let Some(token) = self.wrapping_token()? else {
-            return kept.map(|kept| kept.secret_id).ok_or_else(|| IssueError::Login {
+            return kept.map(|kept| kept.secret_id).ok_or_else(|| VaultError::Login {
                 address: connection.address().to_owned(),
                 detail: format!(
                     "there is no secret id: put a wrapping token for one into {}",
@@ -91,7 +99,7 @@ impl SecretId {
         };
         let token_digest = digest(&token);
         if let Some(kept) = kept.as_ref().filter(|kept| kept.wrapping_digest == token_digest) {
-            // A former agent unwrapped it and came no further.
+            // A former process unwrapped it and came no further.
             self.remove_wrapping_file();
             return Ok(kept.secret_id.clone());
         }
@@ -103,7 +111,7 @@ impl SecretId {
                     info!(file = %self.wrapping_file.display(), "a secret id was unwrapped and is kept in memory");
                     return Ok(secret_id);
                 }
-                Err(reason @ (IssueError::WrappingTokenSpent { .. } | IssueError::WrappingTokenForged { .. })) => {
+                Err(reason @ (VaultError::WrappingTokenSpent { .. } | VaultError::WrappingTokenForged { .. })) => {
                     error!(reason = reason.reason(), "{reason}");
                     self.rejected = Some((token_digest, reason));
                 }
@@ -114,25 +122,25 @@ impl SecretId {
         match (kept, &self.rejected) {
             (Some(kept), _) => Ok(kept.secret_id),
             (None, Some((_, reason))) => Err(reason.clone()),
-            (None, None) => Err(IssueError::WrappingTokenSpent { file: self.wrapping_file.clone() }),
+            (None, None) => Err(VaultError::WrappingTokenSpent { file: self.wrapping_file.clone() }),
         }
     }
 
     /// Looks at what made the wrapping token before it is used up, as Vault's documentation advises.
-    async fn unwrap(&self, connection: &Connection, token: &str) -> Result<Zeroizing<String>, IssueError> {
+    async fn unwrap(&self, connection: &Connection, token: &str) -> Result<Zeroizing<String>, VaultError> {
         let file = || self.wrapping_file.clone();
         let spent = |error| match error {
-            CallError::Refused { code: 400 | 403 | 404, .. } => IssueError::WrappingTokenSpent { file: file() },
-            CallError::Refused { code, errors } => IssueError::Unexpected {
+            CallError::Refused { code: 400 | 403 | 404, .. } => VaultError::WrappingTokenSpent { file: file() },
+            CallError::Refused { code, errors } => VaultError::Unexpected {
                 path: "sys/wrapping".to_owned(),
                 detail: format!("status {code}: {}", errors.join("; ")),
             },
-            CallError::Issue(error) => error,
+            CallError::Vault(error) => error,
         };
         let client = connection.client(None)?;
         let made = connection.within(wrapping::lookup(client.vault(), token)).await.map_err(spent)?;
         if !is_secret_id_path(&made.creation_path, &self.auth_mount) {
-            return Err(IssueError::WrappingTokenForged { file: file(), creation_path: made.creation_path });
+            return Err(VaultError::WrappingTokenForged { file: file(), creation_path: made.creation_path });
         }
         let client = connection.client(Some(token))?;
         let wrapped: Wrapped = connection.within(wrapping::unwrap(client.vault(), None)).await.map_err(spent)?;
@@ -143,7 +151,7 @@ impl SecretId {
         self.rejected.as_ref().is_some_and(|(rejected, _)| rejected == token_digest)
     }
 
-    fn wrapping_token(&self) -> Result<Option<Zeroizing<String>>, IssueError> {
+    fn wrapping_token(&self) -> Result<Option<Zeroizing<String>>, VaultError> {
         read_token(&self.wrapping_file)
     }
 
@@ -153,9 +161,9 @@ impl SecretId {
         Some(Kept { wrapping_digest: wrapping_digest.to_owned(), secret_id: Zeroizing::new(secret_id.to_owned()) })
     }
 
-    fn keep(&self, wrapping_digest: &str, secret_id: &str) -> Result<(), IssueError> {
+    fn keep(&self, wrapping_digest: &str, secret_id: &str) -> Result<(), VaultError> {
         let content = Zeroizing::new(format!("{wrapping_digest}\n{secret_id}"));
-        files::write_whole(&self.kept_file, content.as_bytes(), 0o600).map_err(|reason| IssueError::Misconfigured {
+        write_in_memory(&self.kept_file, content.as_bytes()).map_err(|reason| VaultError::Misconfigured {
             file: self.kept_file.clone(),
             detail: format!("the secret id cannot be kept: {reason}; deliver a new one once it can"),
         })
@@ -163,15 +171,25 @@ impl SecretId {
 
     fn remove_wrapping_file(&self) {
         // It is of no use to anybody by now.
-        if let Err(reason) = files::remove(&self.wrapping_file) {
+        if let Err(reason) = fs::remove_file(&self.wrapping_file)
+            && reason.kind() != io::ErrorKind::NotFound
+        {
             warn!(file = %self.wrapping_file.display(), %reason, "the spent wrapping token's file cannot be removed");
         }
     }
 }
 
+/// Whole or not at all; nothing is synced, for memory does not outlive the machine.
+fn write_in_memory(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("writing");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(content)?;
+    fs::rename(&temporary, path)
+}
+
 /// A file's token; none when there is no file.
-pub(super) fn read_token(file: &Path) -> Result<Option<Zeroizing<String>>, IssueError> {
-    let misconfigured = |detail: String| IssueError::Misconfigured { file: file.to_owned(), detail };
+pub(crate) fn read_token(file: &Path) -> Result<Option<Zeroizing<String>>, VaultError> {
+    let misconfigured = |detail: String| VaultError::Misconfigured { file: file.to_owned(), detail };
     let content = match fs::read_to_string(file) {
         Ok(content) => Zeroizing::new(content),
         Err(reason) if reason.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,4 +1,4 @@
-//! The agent's login to a Vault: one task owns the token, renews it, and logs in again when it must. Whoever needs a
+//! A login to Vault: one task owns the token, renews it, and logs in again when it must. Whoever needs a
 //! token asks the task, so however many ask, one login is under way.
 
 use std::{
@@ -15,17 +15,13 @@ use tracing::{info, warn};
 use vaultrs::api::AuthInfo;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{
-    connection::{CallError, Connection, Stamp, stamp},
+use crate::{
+    connection::{Connection, Stamp, stamp},
+    error::{CallError, VaultError},
     secret_id::{SecretId, read_token},
 };
-use crate::{
-    certs::issuer::{IssueError, IssuersError},
-    config::{VaultAuth, VaultIssuerConfig},
-    spec::IssuerName,
-};
 
-/// Callers are bounded by the issuer's own permits and by health checks.
+/// Callers wait for their turn beyond it.
 const REQUESTS: usize = 64;
 /// How soon a delivered secret id is seen: a wrapping token has a short life of its own.
 const LOOK_AT_FILES: Duration = Duration::from_secs(5);
@@ -33,71 +29,65 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// A token of Vault.
-pub(super) struct Token {
+pub struct Token {
     value: Zeroizing<String>,
     epoch: u64,
 }
 
 impl Token {
-    pub(super) fn value(&self) -> &str {
+    /// A secret.
+    pub fn value(&self) -> &str {
         &self.value
     }
 
     /// Which login it is of: names a token without telling it.
-    pub(super) fn epoch(&self) -> u64 {
+    pub fn epoch(&self) -> u64 {
         self.epoch
     }
 }
 
 /// The task's address.
-pub(super) struct Session {
+pub struct Session {
     requests: mpsc::Sender<Request>,
-    address: String,
+    connection: Arc<Connection>,
 }
 
 struct Request {
     /// The login whose token Vault did not take.
     rejected: Option<u64>,
-    reply: oneshot::Sender<Result<Arc<Token>, IssueError>>,
+    reply: oneshot::Sender<Result<Arc<Token>, VaultError>>,
 }
 
 impl Session {
-    pub(super) fn start(
-        name: &IssuerName,
-        config: &VaultIssuerConfig,
-        connection: Arc<Connection>,
-        runtime_directory: &Path,
-    ) -> Result<Self, IssuersError> {
-        let method = match &config.auth {
-            VaultAuth::AppRole { mount, role_id, wrapped_secret_id_file } => Method::AppRole {
-                mount: mount.clone(),
-                role_id: role_id.clone(),
-                secret_id: SecretId::new(name, mount, wrapped_secret_id_file, runtime_directory)?,
-            },
-            VaultAuth::Token { file } => Method::Token { file: file.clone() },
-        };
+    /// Starts the task that logs in and keeps the token; Vault may be away. Needs a Tokio runtime. The name stands in the
+    /// log.
+    pub fn start(name: &str, login: Login, connection: Arc<Connection>) -> Self {
         let (requests, receiver) = mpsc::channel(REQUESTS);
-        let address = connection.address().to_owned();
         let keeper = Keeper {
-            issuer: name.clone(),
-            connection,
-            method,
+            name: name.to_owned(),
+            connection: Arc::clone(&connection),
+            method: login,
             login: None,
             logins: 0,
             failures: 0,
             retry: None,
             tried: None,
         };
-        // It ends when the issuer is dropped and its queue closes.
+        // It ends when the session is dropped and its queue closes.
         tokio::spawn(keeper.run(receiver));
-        Ok(Self { requests, address })
+        Self { requests, connection }
+    }
+
+    /// To the Vault that it logs in to.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// A token that is good as far as is known, and not of the login that was rejected.
-    pub(super) async fn token(&self, rejected: Option<u64>) -> Result<Arc<Token>, IssueError> {
-        let gone = || IssueError::Login {
-            address: self.address.clone(),
-            detail: "the task that logs in has ended; restart the agent".to_owned(),
+    pub async fn token(&self, rejected: Option<u64>) -> Result<Arc<Token>, VaultError> {
+        let gone = || VaultError::Login {
+            address: self.connection.address().to_owned(),
+            detail: "the task that logs in has ended; restart this program".to_owned(),
         };
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request { rejected, reply }).await.map_err(|_| gone())?;
@@ -105,23 +95,33 @@ impl Session {
     }
 }
 
-enum Method {
-    AppRole { mount: String, role_id: String, secret_id: SecretId },
-    Token { file: PathBuf },
+/// How to log in.
+pub enum Login {
+    /// By AppRole.
+    AppRole {
+        /// Where the method is mounted.
+        mount: String,
+        /// Not a secret.
+        role_id: String,
+        /// How it is delivered and kept.
+        secret_id: SecretId,
+    },
+    /// By a token that something else puts into a file, and may replace there at any time.
+    TokenFile(PathBuf),
 }
 
-impl Method {
+impl Login {
     /// The file that somebody may have put there.
     fn delivered(&self) -> Stamp {
         match self {
             Self::AppRole { secret_id, .. } => secret_id.delivered(),
-            Self::Token { file } => stamp(file),
+            Self::TokenFile(file) => stamp(file),
         }
     }
 }
 
-/// A login and how long it lasts.
-struct Login {
+/// A login that succeeded, and how long it lasts.
+struct Current {
     token: Arc<Token>,
     lease: Option<Lease>,
     /// The token's file as it was read.
@@ -149,10 +149,10 @@ impl Lease {
 }
 
 struct Keeper {
-    issuer: IssuerName,
+    name: String,
     connection: Arc<Connection>,
-    method: Method,
-    login: Option<Login>,
+    method: Login,
+    login: Option<Current>,
     /// How many there were.
     logins: u64,
     failures: u32,
@@ -215,19 +215,19 @@ impl Keeper {
         let login = self.login.as_ref()?;
         let ended = login.lease.as_ref().is_some_and(|lease| lease.ends_at <= Instant::now());
         let replaced = match &self.method {
-            Method::Token { file } => login.stamp != stamp(file),
-            Method::AppRole { .. } => false,
+            Login::TokenFile(file) => login.stamp != stamp(file),
+            Login::AppRole { .. } => false,
         };
         (!ended && !replaced && rejected != Some(login.token.epoch)).then(|| Arc::clone(&login.token))
     }
 
-    async fn log_in(&mut self) -> Result<Arc<Token>, IssueError> {
+    async fn log_in(&mut self) -> Result<Arc<Token>, VaultError> {
         self.tried = self.method.delivered();
         let result = match &mut self.method {
-            Method::AppRole { mount, role_id, secret_id } => {
+            Login::AppRole { mount, role_id, secret_id } => {
                 log_in_with_role(&self.connection, mount, role_id, secret_id).await
             }
-            Method::Token { file } => log_in_with_file(&self.connection, file).await,
+            Login::TokenFile(file) => log_in_with_file(&self.connection, file).await,
         };
         match result {
             Ok(granted) => {
@@ -235,22 +235,22 @@ impl Keeper {
                 (self.failures, self.retry) = (0, None);
                 let token = Arc::new(Token { value: granted.token, epoch: self.logins });
                 let lease = Lease::new(granted.lease, granted.lease, granted.renewable, Instant::now());
-                info!(issuer = %self.issuer, lease_seconds = granted.lease.as_secs(), "logged in to Vault");
-                self.login = Some(Login { token: Arc::clone(&token), lease, stamp: granted.stamp });
+                info!(vault = %self.name, lease_seconds = granted.lease.as_secs(), "logged in to Vault");
+                self.login = Some(Current { token: Arc::clone(&token), lease, stamp: granted.stamp });
                 Ok(token)
             }
             Err(reason) => {
                 self.failures = self.failures.saturating_add(1);
                 let delay = FIRST_RETRY.saturating_mul(1 << (self.failures - 1).min(16)).min(LONGEST_RETRY);
                 self.retry = Some(Instant::now() + delay);
-                warn!(issuer = %self.issuer, reason = reason.reason(), "no login to Vault: {reason}");
+                warn!(vault = %self.name, reason = reason.reason(), "no login to Vault: {reason}");
                 Err(reason)
             }
         }
     }
 
     async fn renew(&mut self) {
-        let Some(Login { token, lease: Some(lease), .. }) = &self.login else { return };
+        let Some(Current { token, lease: Some(lease), .. }) = &self.login else { return };
         let (token, full, ends_at, renewable) = (Arc::clone(token), lease.full, lease.ends_at, lease.renewable);
         let now = Instant::now();
         if !renewable {
@@ -274,8 +274,8 @@ impl Keeper {
                 self.act_later(ends_at, now);
                 let _ = self.log_in().await;
             }
-            Err(CallError::Issue(reason)) => {
-                warn!(issuer = %self.issuer, reason = reason.reason(), "the token is not renewed: {reason}");
+            Err(CallError::Vault(reason)) => {
+                warn!(vault = %self.name, reason = reason.reason(), "the token is not renewed: {reason}");
                 self.act_later(ends_at, now);
             }
         }
@@ -311,7 +311,7 @@ async fn log_in_with_role(
     mount: &str,
     role_id: &str,
     secret_id: &mut SecretId,
-) -> Result<Granted, IssueError> {
+) -> Result<Granted, VaultError> {
     let secret = secret_id.obtain(connection).await?;
     let client = connection.client(None)?;
     let auth = connection
@@ -332,9 +332,9 @@ async fn log_in_with_role(
     })
 }
 
-async fn log_in_with_file(connection: &Connection, file: &Path) -> Result<Granted, IssueError> {
+async fn log_in_with_file(connection: &Connection, file: &Path) -> Result<Granted, VaultError> {
     let stamp = stamp(file);
-    let token = read_token(file)?.ok_or_else(|| IssueError::Login {
+    let token = read_token(file)?.ok_or_else(|| VaultError::Login {
         address: connection.address().to_owned(),
         detail: format!("there is no token in {}", file.display()),
     })?;
@@ -348,13 +348,13 @@ async fn log_in_with_file(connection: &Connection, file: &Path) -> Result<Grante
     Ok(Granted { token, lease: Duration::from_secs(found.ttl), renewable: found.renewable.unwrap_or(false), stamp })
 }
 
-fn refused(connection: &Connection, error: CallError, advice: impl FnOnce() -> String) -> IssueError {
+fn refused(connection: &Connection, error: CallError, advice: impl FnOnce() -> String) -> VaultError {
     match error {
-        CallError::Issue(error) => error,
+        CallError::Vault(error) => error,
         CallError::Refused { code: 400 | 403, .. } => {
-            IssueError::Login { address: connection.address().to_owned(), detail: advice() }
+            VaultError::Login { address: connection.address().to_owned(), detail: advice() }
         }
-        CallError::Refused { code, errors } => IssueError::Login {
+        CallError::Refused { code, errors } => VaultError::Login {
             address: connection.address().to_owned(),
             detail: format!("Vault answered with status {code}: {}", errors.join("; ")),
         },
