@@ -50,8 +50,8 @@ pub use number::{GuestIndex, MasterCount, Mtu, Port, Replicas, Vcpus, Vni};
 pub use quantity::{ByteSize, DiskSize, MemorySize, Size, TimeSpan};
 pub use text::{
     CertificateDnsName, ClusterName, CommandLine, CpuModel, Digest, DiskSerial, DnsLabel, DomainName, HostName,
-    HostPath, HostRole, HttpsUrl, ImageReference, InvalidValue, IssuerName, KubernetesVersion, ObjectName, SubjectName,
-    TemplateName, UrlPath, Word, ZoneName,
+    HostPath, HostRole, HttpsUrl, ImageReference, InvalidValue, IssuerName, KubernetesVersion, NamePattern, ObjectName,
+    SubjectName, TemplateName, UrlPath, Word, ZoneName,
 };
 
 /// The API group of all kinds.

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterName, Conditions, DnsLabel, DomainName, IssuerName, SubjectName, TimeSpan};
+use super::{ClusterName, Conditions, DnsLabel, DomainName, GuestRole, IssuerName, NamePattern, SubjectName, TimeSpan};
 
 /// A root CA and its roles. It outlives the guests: deleting it ends every certificate of the cluster.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,18 @@ pub struct CertificateAuthoritySpec {
 pub struct CertificateRole {
     /// Its name at the issuer.
     pub name: DnsLabel,
+    /// Who may be the subject; left out: any of the DNS names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub common_names: Vec<NamePattern>,
+    /// DNS names that it may carry. Left out: none where there are common names, otherwise the authority's allowed domains
+    /// and all that is below them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub dns_names: Vec<NamePattern>,
+    /// Whether it may carry addresses. Issuers do not check which.
+    #[serde(default)]
+    pub ip_addresses: bool,
     /// Subject's organisations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -63,6 +75,14 @@ pub struct CertificateRole {
     /// What its holders prove with it.
     #[serde(default)]
     pub usage: CertificateUsage,
+    /// It may be asked for on hosts that run such a guest of the cluster; empty: by the operator alone.
+    #[serde(default = "any_guest")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "set"))]
+    pub guests: Vec<GuestRole>,
+}
+
+fn any_guest() -> Vec<GuestRole> {
+    vec![GuestRole::Master, GuestRole::Worker]
 }
 
 /// Extended key usage.
@@ -82,7 +102,7 @@ pub enum CertificateUsage {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CertificateAuthorityStatus {
-    /// Ready, Deleting.
+    /// Ready, HostsGranted, Deleting.
     pub conditions: Conditions,
     /// The generation that the conditions tell of.
     #[serde(skip_serializing_if = "Option::is_none")]

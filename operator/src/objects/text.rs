@@ -202,6 +202,16 @@ checked_text!(
     }
 );
 checked_text!(
+    /// Names of certificates: `*` at the beginning or the end stands for any text. It needs no quoting in a policy of an
+    /// issuer.
+    NamePattern {
+        longest: 253,
+        pattern: r"^\*?[A-Za-z0-9._:-]+\*?$",
+        check: is_name_pattern,
+        is: "a pattern of names (letters, digits and `-_.:`, `*` may stand at the beginning and the end)"
+    }
+);
+checked_text!(
     /// By this a guest finds a data disk: `/dev/disk/by-id/virtio-<serial>`. virtio-blk carries 20 bytes.
     DiskSerial {
         longest: 20,
@@ -313,6 +323,12 @@ fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }
 
+fn is_name_pattern(text: &str) -> bool {
+    let text = text.strip_prefix('*').unwrap_or(text);
+    let text = text.strip_suffix('*').unwrap_or(text);
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+}
+
 /// `\P{Cc}+`: anything but control characters.
 fn is_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
@@ -378,6 +394,7 @@ mod tests {
         object_names: ObjectName,
         certificate_dns_names: CertificateDnsName,
         subject_names: SubjectName,
+        name_patterns: NamePattern,
         serials: DiskSerial,
         cpu_models: CpuModel,
         images: ImageReference,
