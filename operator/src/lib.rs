@@ -4,6 +4,7 @@ pub mod context;
 pub mod controllers;
 pub mod network;
 pub mod objects;
+pub mod pki;
 pub mod placement;
 pub mod runtime;
 pub mod store;
