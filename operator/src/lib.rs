@@ -6,5 +6,6 @@ pub mod network;
 pub mod objects;
 pub mod pki;
 pub mod placement;
+pub mod render;
 pub mod runtime;
 pub mod store;
