@@ -161,6 +161,10 @@ fn parts(config: Config, rooms: &Arc<Rooms>, guests: Guests) -> Parts {
             let overheads = measure_overheads(Arc::clone(rooms), floor);
             Box::new(move || overheads.borrow().clone())
         },
+        host_facts: {
+            let rooms = Arc::clone(rooms);
+            Box::new(move || rooms.networks.host_facts())
+        },
         doctor: {
             let (config, rooms) = (Arc::clone(&config), Arc::clone(rooms));
             Box::new(move || {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use goliath_lab::{
     Lab,
     agent::Client,
+    namespace,
     pki::{Authority, Identity, Purpose},
     run,
 };
@@ -106,7 +107,23 @@ fn an_agent_is_healthy_and_tells_of_its_host() {
         assert_eq!(told.boot_id, std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim());
         assert!(told.capacity.unwrap().memory_bytes > 1 << 30);
         assert!(told.versions.unwrap().qemu.starts_with(|first: char| first.is_ascii_digit()));
-        Ok(())
+        assert_eq!(told.networks, ["192.0.2.0/24"]);
+        assert!(told.guest_overhead_bytes > 0 && told.tcg_allowed && told.foreign_vnis.is_empty());
+
+        // Somebody else's VXLAN on the port that the agent uses; it is seen a moment later.
+        let local = host.address();
+        let line = format!("ip link add tunnel type vxlan id 4711 dstport 4789 local {local} nolearning");
+        let inside = format!("--net={}", host.namespace().display());
+        namespace::run(Command::new("nsenter").arg(inside).args(line.split_whitespace()))?;
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+        loop {
+            let told = client.host().get_host(GetHostRequest {}).await?.into_inner().host.unwrap();
+            if told.foreign_vnis == [4711] {
+                return Ok(());
+            }
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, "it tells of {:?}", told.foreign_vnis);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     });
 }
 

@@ -18,6 +18,7 @@ use crate::{
     doctor::Check,
     image::ImageStore,
     ledger::Ledger,
+    network::HostFacts,
     observed::{Conditions, Observed},
     spec::{GuestUid, NetworkSpec},
 };
@@ -58,6 +59,8 @@ pub struct Questions {
     pub accelerator: Box<dyn Fn() -> accelerator::Known + Send + Sync>,
     /// What QEMUs were seen to take beside their guests' memory.
     pub overheads: Box<dyn Fn() -> Overheads + Send + Sync>,
+    /// The host's own devices.
+    pub host_facts: Box<dyn Fn() -> HostFacts + Send + Sync>,
     /// Tries what guests need.
     pub doctor: Box<dyn Fn() -> BoxFuture<'static, Vec<Check>> + Send + Sync>,
 }

@@ -48,6 +48,7 @@ impl Hosts {
             })
             .collect();
         let accelerator = (context.questions.accelerator)();
+        let facts = (context.questions.host_facts)();
         Ok(pb::Host {
             name: context.host_name.clone(),
             boot_id: versions::of_kernel("/proc/sys/kernel/random/boot_id").await,
@@ -63,6 +64,10 @@ impl Hosts {
             accelerator: render::accelerator(accelerator.automatic).into(),
             underlay_address: context.config.network.underlay_address.to_string(),
             guests: u32::try_from(snapshot.guests.len()).unwrap_or(u32::MAX),
+            guest_overhead_bytes: room.overheads.largest().get(),
+            networks: facts.networks().iter().map(ToString::to_string).collect(),
+            foreign_vnis: facts.vnis.iter().copied().collect(),
+            tcg_allowed: context.config.qemu.allow_tcg,
         })
     }
 

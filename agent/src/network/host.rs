@@ -40,6 +40,8 @@ pub struct HostFacts {
     pub devices: Vec<HostDevice>,
     /// By which the default routes go.
     pub default_devices: BTreeSet<String>,
+    /// Of VXLAN devices on the port that ours use: the kernel gives a packet to one device of a VNI.
+    pub vnis: BTreeSet<u32>,
 }
 
 /// One device of the host's.
@@ -81,6 +83,13 @@ pub enum NoUnderlay {
 }
 
 impl HostFacts {
+    /// The networks of its devices, where no overlay can be.
+    pub fn networks(&self) -> BTreeSet<Ipv4Network> {
+        let devices = self.devices.iter().filter(|device| !device.loopback);
+        let networks = devices.flat_map(|device| &device.networks);
+        networks.filter_map(|address| Ipv4Network::new(address.network(), address.prefix()).ok()).collect()
+    }
+
     /// What carries an address. Where fabrics are routed it is on a loopback device; then the smallest MTU of the
     /// devices with a default route counts.
     pub fn underlay(&self, address: Ipv4Addr) -> Result<Underlay, NoUnderlay> {
@@ -203,6 +212,11 @@ impl HostKernel {
         let mut names = BTreeMap::new();
         for link in links.iter().filter(foreign) {
             names.insert(link.index, link.name.clone());
+            if let LinkKind::Vxlan { vni, port, .. } = link.kind
+                && port == self.vxlan_port
+            {
+                facts.vnis.insert(vni);
+            }
             let networks =
                 addresses.iter().filter(|(index, ..)| *index == link.index).map(|(_, network, _)| *network).collect();
             facts.devices.push(HostDevice {

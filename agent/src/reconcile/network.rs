@@ -252,6 +252,11 @@ impl NetworkReconciler {
         if refusals.is_empty() { Ok(()) } else { Err(refusals) }
     }
 
+    /// The host's own devices, as they were last seen.
+    pub fn host_facts(&self) -> HostFacts {
+        self.shared.view.borrow().facts.clone()
+    }
+
     /// Makes a guest's tap and joins it to its network. When this returns, nothing but the guest's own addresses passes
     /// it. A tap that nobody holds is replaced.
     pub async fn attach(&self, cluster: &ClusterName, port: Port) -> Result<Tap, AttachError> {

@@ -174,6 +174,7 @@ fn host_message() -> Host {
         accelerator: i32::from(Accelerator::Kvm),
         underlay_address: "192.0.2.11".to_owned(),
         guests: 1,
+        ..Host::default()
     }
 }
 

@@ -168,6 +168,15 @@ async fn what_is_left_of_the_host_shrinks_with_each_guest() {
 }
 
 #[tokio::test]
+async fn a_host_tells_what_stands_against_guests_and_networks() {
+    let served = Served::start().await;
+    let host = served.hosts().get_host(pb::GetHostRequest {}).await.unwrap().into_inner().host.unwrap();
+    assert_eq!(host.guest_overhead_bytes, ByteSize::mib(96).get());
+    assert_eq!(host.networks, ["192.0.2.0/24"], "the network, not the address; and loopback is nobody's");
+    assert_eq!(host.foreign_vnis, [7]);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_on_disk() {
     let served = Served::start().await;
     let spec = guest("worker-0");

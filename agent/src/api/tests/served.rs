@@ -28,12 +28,28 @@ use crate::{
     config::Config,
     image::ImageStore,
     ledger::Ledger,
+    network::{HostDevice, HostFacts},
     observed::{ChosenAccelerator, GuestStatus, Observed},
     qemu::GuestPaths,
     spec::{ByteSize, GuestSpec},
 };
 
 pub(super) const SOON: Duration = Duration::from_secs(10);
+
+/// A host with an uplink, and a VXLAN of somebody's.
+fn host_facts() -> HostFacts {
+    let device = |name: &str, loopback, network: &str| HostDevice {
+        name: name.to_owned(),
+        mtu: 1500,
+        loopback,
+        networks: vec![network.parse().unwrap()],
+    };
+    HostFacts {
+        devices: vec![device("lo", true, "127.0.0.1/8"), device("eth0", false, "192.0.2.11/24")],
+        default_devices: ["eth0".to_owned()].into(),
+        vnis: [7].into(),
+    }
+}
 
 /// A server, and what is behind it.
 pub(super) struct Served {
@@ -71,6 +87,7 @@ impl Served {
                     message: "KVM ran nothing".to_owned(),
                 }),
                 overheads: Box::new(|| Overheads::at_least(ByteSize::mib(96))),
+                host_facts: Box::new(host_facts),
                 doctor: Box::new(|| Box::pin(async { vec![crate::doctor::Check::pass("test", "tried")] })),
             },
         };

@@ -13,6 +13,7 @@ fn facts(mtu: u32) -> HostFacts {
     HostFacts {
         devices: vec![device("lo", true, &["127.0.0.1/8"]), device("eth0", false, &["192.0.2.1/24", "10.99.0.1/16"])],
         default_devices: ["eth0".to_owned()].into(),
+        vnis: [].into(),
     }
 }
 
