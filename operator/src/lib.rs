@@ -1,5 +1,6 @@
 //! The central program: declared clusters, scheduled onto hosts and kept so.
 
+pub mod agents;
 pub mod context;
 pub mod controllers;
 pub mod network;

@@ -25,7 +25,7 @@ mod machine;
 mod number;
 mod quantity;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 
 pub use address::{Endpoint, Ipv4Cidr, MacAddress};

@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Accelerator, ByteSize, Conditions, Digest, DomainName, Endpoint, HostRole, ZoneName};
+use super::{Accelerator, ByteSize, Conditions, Digest, DomainName, Endpoint, HostRole, Ipv4Cidr, Vni, ZoneName};
 
 /// How to reach a host and what it is for. Its labels are those of its metadata.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -85,6 +85,19 @@ pub struct HostStatus {
     pub cordoned: bool,
     /// Guests that it runs.
     pub guests: u32,
+    /// What a QEMU may take there beside its guest's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_overhead: Option<ByteSize>,
+    /// Whether guests may run emulated.
+    pub tcg_allowed: bool,
+    /// The networks of its own devices: no cluster's network can be there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "set"))]
+    pub networks: Vec<Ipv4Cidr>,
+    /// VNIs in use there by devices that no agent made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "set"))]
+    pub foreign_vnis: Vec<Vni>,
     /// Images in its store, by digest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "set"))]

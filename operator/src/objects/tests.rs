@@ -139,7 +139,7 @@ proptest! {
 }
 
 /// Any object that its types allow.
-mod arbitrary {
+pub(crate) mod arbitrary {
     use std::{collections::BTreeMap, net::Ipv4Addr};
 
     use jiff::Timestamp;
@@ -307,7 +307,7 @@ mod arbitrary {
         )
     }
 
-    pub(super) fn guest() -> impl Strategy<Value = Guest> {
+    pub(crate) fn guest() -> impl Strategy<Value = Guest> {
         (guest_spec(), option::of(guest_status()), map(), time()).prop_map(|(spec, status, labels, time)| {
             let mut guest = Guest::new("acme.default-0", spec);
             guest.metadata.labels = Some(labels);
@@ -345,7 +345,7 @@ mod arbitrary {
         )
     }
 
-    pub(super) fn cluster() -> impl Strategy<Value = Cluster> {
+    pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         let masters = (prop_oneof![Just(MasterCount::One), Just(MasterCount::Three), Just(MasterCount::Five)], pool())
             .prop_map(|(replicas, pool)| Masters {
                 replicas,
@@ -391,7 +391,7 @@ mod arbitrary {
         )
     }
 
-    pub(super) fn host() -> impl Strategy<Value = Host> {
+    pub(crate) fn host() -> impl Strategy<Value = Host> {
         let capacity = || {
             (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(vcpus, memory, disk)| Capacity {
                 vcpus,
