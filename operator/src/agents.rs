@@ -8,6 +8,7 @@
 pub mod convert;
 mod error;
 mod real;
+pub mod simulated;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
