@@ -5,8 +5,10 @@
 //! whoever holds it dials again and looks who answers. Dropping the last clone closes the connection, and what was asked
 //! and not answered yet is then not done any more.
 
+mod connections;
 pub mod convert;
 mod error;
+mod held;
 mod real;
 pub mod simulated;
 
@@ -18,7 +20,9 @@ use goliath_proto::{
     values::{ClusterName, GuestUid, HostName},
 };
 
+pub use connections::{Connections, Heard, Link};
 pub use error::{AgentError, Problem, Refusal, RefusalKind};
+pub use held::HeldGuest;
 pub use real::{CredentialsError, Tls, TlsFiles};
 
 use crate::objects::{DomainName, Endpoint};

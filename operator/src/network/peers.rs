@@ -283,6 +283,12 @@ impl Peers {
         hosts.filter(|(_, member)| !member.guests.is_empty()).map(|(host, _)| host)
     }
 
+    /// Whether guests of a cluster are bound to a host.
+    pub fn is_bound(&self, cluster: &ClusterName, host: &HostName) -> bool {
+        let member = self.clusters.get(cluster).and_then(|overlay| overlay.hosts.get(host));
+        member.is_some_and(|member| !member.guests.is_empty())
+    }
+
     fn change(&mut self, cluster: &ClusterName, change: impl FnOnce(&mut Overlay) -> bool) -> bool {
         let mut entry = match self.clusters.entry(cluster.clone()) {
             Entry::Occupied(entry) => entry,
