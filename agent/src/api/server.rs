@@ -130,7 +130,7 @@ fn name_of<S: NamedService>(_: &S) -> &'static str {
 
 fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, tonic_reflection::server::Error> {
     tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(goliath_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(goliath_proto::agent::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
 }
