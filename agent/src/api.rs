@@ -15,31 +15,21 @@ mod server;
 mod socket;
 #[cfg(test)]
 mod tests;
-mod tls;
-mod violations;
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, path::PathBuf};
 
 pub use caller::Caller;
 pub use context::{AgainstNetwork, Parts, Questions};
 use context::{Context, caller};
+use goliath_server::tls::ListenError;
 pub use server::{ServeError, Server};
-pub use tls::CredentialsError;
 
 /// Why the agent cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A TCP address.
-    #[error("cannot listen on {address}: is it this machine's, and free?")]
-    Address {
-        /// As configured.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The kernel gave no inotify.
-    #[error("cannot watch the TLS files for changes")]
-    Watch(#[source] io::Error),
+    /// The operator's way in.
+    #[error(transparent)]
+    Tcp(#[from] ListenError),
     /// The Unix socket.
     #[error("cannot listen on the socket {}", path.display())]
     Socket {

@@ -10,15 +10,14 @@ pub mod api;
 pub mod certs;
 pub mod config;
 pub mod doctor;
-pub mod errors;
-pub mod file_watch;
 pub mod files;
 pub mod image;
 pub mod ledger;
 pub mod network;
-pub mod notify;
 pub mod observed;
 pub mod qemu;
 pub mod reconcile;
 pub mod spec;
 pub mod volume;
+
+pub use goliath_server::{errors, notify};

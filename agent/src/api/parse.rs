@@ -10,12 +10,12 @@ mod texts;
 
 use std::{net::Ipv4Addr, time::Duration};
 
+use goliath_server::violations::{Path, Violations};
 use prost_types::Duration as ProtoDuration;
 
 pub(super) use guest::guest;
 pub(super) use network::{network, peers};
 
-use super::violations::{Path, Violations};
 use crate::spec::InvalidValue;
 
 fn ipv4(text: &str) -> Result<Ipv4Addr, InvalidValue> {

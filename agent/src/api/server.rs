@@ -1,14 +1,14 @@
 //! One gRPC server behind all listeners.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use goliath_proto::agent::v1::{
     guest_service_server::GuestServiceServer, host_service_server::HostServiceServer,
     image_service_server::ImageServiceServer, inspect_service_server::InspectServiceServer,
     network_service_server::NetworkServiceServer,
 };
-use tokio::{sync::mpsc, time};
-use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use goliath_server::{LARGEST_REQUEST, WAITING_CONNECTIONS, tls::TlsListeners};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes};
 use tonic_health::ServingStatus;
@@ -16,31 +16,16 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::{
     BindError, Context, Parts, connection::Connection, guests::Guests, host::Hosts, images::Images, inspect::Inspect,
-    networks::Networks, socket::SocketListener, tls::TlsListeners,
+    networks::Networks, socket::SocketListener,
 };
 use crate::config::ApiConfig;
-
-/// Accepted connections that wait for the server to take them.
-const WAITING_CONNECTIONS: usize = 16;
-/// Calls at one time on one connection: streams are calls too.
-const CALLS_OF_ONE_CONNECTION: u32 = 256;
-/// A client that is silent for this long is asked whether it is there...
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// ...and has this long to say so.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
-/// Calls that are under way at a shutdown get this long to end.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Of one message of a request.
-const LARGEST_REQUEST: usize = 4 << 20;
-/// Of a request's metadata.
-const MAX_HEADERS: u32 = 16 << 10;
 
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The transport.
-    #[error("the gRPC server failed")]
-    Transport(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Transport(#[from] goliath_server::ServeError),
     /// The API's descriptors, compiled in.
     #[error("the API's descriptors are broken: this build cannot serve")]
     Descriptors(#[from] tonic_reflection::server::Error),
@@ -100,27 +85,7 @@ impl Server {
             tls.spawn(&sender);
         }
         drop(sender);
-        let serving = tonic::transport::Server::builder()
-            .max_concurrent_streams(CALLS_OF_ONE_CONNECTION)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIME))
-            .http2_max_header_list_size(MAX_HEADERS)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>),
-                shutdown.clone().cancelled_owned(),
-            );
-        let drained = async {
-            shutdown.cancelled().await;
-            time::sleep(DRAIN_TIME).await;
-        };
-        tokio::select! {
-            served = serving => Ok(served?),
-            () = drained => {
-                tracing::info!(limit = ?DRAIN_TIME, "calls under way were cut off by the shutdown");
-                Ok(())
-            }
-        }
+        Ok(goliath_server::serve(connections, routes, shutdown).await?)
     }
 }
 

@@ -17,10 +17,7 @@ use tokio::{
     time,
 };
 
-use super::{
-    BindError, Caller,
-    connection::{Connection, Io},
-};
+use super::{BindError, Caller, connection::Connection};
 use crate::config::next_socket;
 use peer_groups::peer_groups;
 
@@ -88,8 +85,7 @@ impl SocketListener {
             };
             match caller(&stream, self.group) {
                 Ok(caller) => {
-                    let connection = Connection { io: Io::Unix(stream), caller, _permit: permit };
-                    if connections.send(connection).await.is_err() {
+                    if connections.send(Connection::local(stream, caller, permit)).await.is_err() {
                         return;
                     }
                 }

@@ -1,8 +1,6 @@
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+pub use goliath_server::tls::TcpConfig;
 use serde::Deserialize;
 
 /// Who may call, and where.
@@ -15,20 +13,6 @@ pub struct ApiConfig {
     pub socket_group: String,
     /// For the operator, by mutual TLS; without it the agent listens on its socket alone.
     pub tcp: Option<TcpConfig>,
-}
-
-/// Mutual TLS. The three files are read again when they change.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TcpConfig {
-    /// Addresses of the machine's own network.
-    pub listen: Vec<SocketAddr>,
-    /// The host's certificate and chain, PEM.
-    pub certificate: PathBuf,
-    /// Its key, PEM.
-    pub key: PathBuf,
-    /// Who may vouch for a client, PEM.
-    pub client_ca: PathBuf,
 }
 
 impl Default for ApiConfig {

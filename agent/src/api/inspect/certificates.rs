@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::Violation;
 use tonic::{Code, Request, Status};
 
 use super::known;
@@ -11,7 +12,6 @@ use crate::{
         Context, caller,
         errors::{self, Precondition},
         parse, render,
-        violations::Violation,
     },
     certs::RotateError,
     spec::{CertificateName, GuestUid},

@@ -9,6 +9,7 @@ use std::{
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use goliath_proto::agent::v1::{self as pb, console_request::Message};
+use goliath_server::violations::Violation;
 use tokio::{task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming};
@@ -18,7 +19,6 @@ use crate::{
     api::{
         Context, caller,
         errors::{self, Precondition},
-        violations::Violation,
     },
     qemu::{Console, ConsoleSession, arguments::Listener},
     spec::GuestUid,

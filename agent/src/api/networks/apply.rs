@@ -1,4 +1,5 @@
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::Violation;
 use tonic::{Request, Status};
 
 use super::render_network;
@@ -8,7 +9,6 @@ use crate::{
         Context, caller,
         errors::{self, Resource},
         parse,
-        violations::Violation,
     },
     config::Config,
     ledger::Change,

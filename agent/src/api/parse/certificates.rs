@@ -7,13 +7,13 @@ use std::{
 };
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::{Path, Violations};
 
 use super::{
     bounded, seconds,
     texts::{dns_name_or_wildcard, filled_line, word},
 };
 use crate::{
-    api::violations::{Path, Violations},
     config::Config,
     spec::{CertificateName, CertificateRequest, InvalidValue, IssuerName},
 };

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::{Path, Violations};
 
 use super::bounded;
-use crate::{
-    api::violations::{Path, Violations},
-    spec::{ByteSize, DataDisk, DiskSerial, InvalidValue, RootDisk},
-};
+use crate::spec::{ByteSize, DataDisk, DiskSerial, InvalidValue, RootDisk};
 
 /// The root disk and data disks.
 const MOST_DISKS: usize = 65;

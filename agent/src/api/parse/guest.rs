@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::{Path, Violation, Violations};
 
 use super::{
     bounded, certificates, disks, ipv4, known, seconds,
     texts::{host, line, word},
 };
 use crate::{
-    api::violations::{Path, Violation, Violations},
     config::Config,
     spec::{
         Accelerator, Boot, ByteSize, CertificateVolume, DesiredState, Generation, GuestSpec, ImageReference,

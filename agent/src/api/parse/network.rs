@@ -3,11 +3,11 @@
 use std::{collections::HashMap, hash::Hash, net::Ipv4Addr};
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::{Path, Violation, Violations};
 use ipnetwork::Ipv4Network;
 
 use super::{bounded, ipv4, texts::filled_line};
 use crate::{
-    api::violations::{Path, Violation, Violations},
     config::Config,
     spec::{
         Generation, GuestEndpoint, HostEndpoint, InvalidValue, MacAddress, Mtu, NetworkSpec, OverlayCidr, Peer,

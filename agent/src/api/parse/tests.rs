@@ -5,10 +5,11 @@ mod arbitrary;
 use std::{path::Path, sync::LazyLock};
 
 use goliath_proto::agent::v1 as pb;
+use goliath_server::violations::Violation;
 use proptest::prelude::*;
 
 use crate::{
-    api::{parse, render, violations::Violation},
+    api::{parse, render},
     config::Config,
     spec::test::guest,
 };

@@ -1,4 +1,4 @@
-//! The host's certificate and key, and who may vouch for clients: read from files, again when they change.
+//! Our certificate and key, and who may vouch for clients: read from files, again when they change.
 
 use std::{
     fs, io,
@@ -19,7 +19,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use crate::{config::TcpConfig, errors::with_causes, file_watch::FileWatch};
+use super::TcpConfig;
+use crate::{errors::with_causes, file_watch::FileWatch};
 
 /// Why the files do not make a server.
 #[derive(Debug, thiserror::Error)]

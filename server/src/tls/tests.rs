@@ -48,12 +48,12 @@ fn leaf(authority: &Authority, name: &str, change: impl FnOnce(&mut CertificateP
     Leaf { certificate: certificate.pem(), key: key.serialize_pem() }
 }
 
-/// A listener with its files, as the agent has it, without a gRPC server.
+/// A listener with its files, without a gRPC server.
 struct Listening {
     directory: TempDir,
     files: TcpConfig,
     address: SocketAddr,
-    connections: mpsc::Receiver<Connection>,
+    connections: mpsc::Receiver<TlsConnection>,
     config: CurrentConfig,
 }
 
@@ -83,7 +83,7 @@ impl Listening {
     }
 
     /// The client's end and ours.
-    async fn connect(&mut self, client: &Client) -> io::Result<(TlsStream<TcpStream>, Connection)> {
+    async fn connect(&mut self, client: &Client) -> io::Result<(TlsStream<TcpStream>, TlsConnection)> {
         let stream = client.open(self.address).await?;
         let connection = time::timeout(SOON, self.connections.recv()).await.expect("accepted").unwrap();
         Ok((stream, connection))
@@ -158,14 +158,18 @@ impl Client {
 async fn who_calls_is_read_from_the_certificate() {
     let ours = authority("ours");
     let mut listening = Listening::with(&leaf(&ours, "host", |_| ()), &ours).await;
-    let operator = leaf(&ours, "operator", |params| params.serial_number = Some(SerialNumber::from(0x0a0b_u64)));
+    let operator = leaf(&ours, "operator", |params| {
+        params.serial_number = Some(SerialNumber::from(0x0a0b_u64));
+        params.distinguished_name.push(DnType::OrganizationName, "goliath:operators");
+    });
     let (_stream, connection) = listening.connect(&Client::trusting(&ours, Some(operator))).await.unwrap();
-    let expected = Caller::Operator {
+    let expected = Peer {
         common_name: "operator".to_owned(),
+        organizations: vec!["goliath:operators".to_owned()],
         serial_number: "0a:0b".to_owned(),
         address: Ipv4Addr::LOCALHOST.into(),
     };
-    assert_eq!(connection.caller, expected);
+    assert_eq!(*connection.peer(), expected);
 }
 
 #[tokio::test]

@@ -2,30 +2,34 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::spec::InvalidValue;
+use goliath_proto::values::InvalidValue;
 
 /// Of one field's name or complaint: a value of megabytes is not sent back.
 const LONGEST: usize = 200;
 
 /// A field of a request, as a caller would write it: `spec.certificates[1].dns_names[0]`.
+#[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Path(String);
+pub struct Path(String);
 
 impl Path {
     /// A field of the request itself.
-    pub(super) fn root(name: &str) -> Self {
+    pub fn root(name: &str) -> Self {
         Self(name.to_owned())
     }
 
-    pub(super) fn field(&self, name: &str) -> Self {
+    /// A field of this one.
+    pub fn field(&self, name: &str) -> Self {
         Self(format!("{}.{name}", self.0))
     }
 
-    pub(super) fn index(&self, index: usize) -> Self {
+    /// An item of this list.
+    pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))
     }
 
-    pub(super) fn key(&self, key: &str) -> Self {
+    /// A value of this map.
+    pub fn key(&self, key: &str) -> Self {
         Self(format!("{}[{:?}]", self.0, shortened(key)))
     }
 }
@@ -38,16 +42,16 @@ impl fmt::Display for Path {
 
 /// One bad field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Violation {
+pub struct Violation {
     /// As a caller would write it.
-    pub(super) field: String,
+    pub field: String,
     /// A clause that can follow the path: "must not be empty".
-    pub(super) reason: String,
+    pub reason: String,
 }
 
 impl Violation {
     /// A field and what is wrong with it.
-    pub(super) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: shortened(&reason.into()) }
     }
 }
@@ -60,24 +64,26 @@ impl fmt::Display for Violation {
 
 /// Collects bad fields while the good ones are read on.
 #[derive(Debug, Default)]
-pub(super) struct Violations(Vec<Violation>);
+pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    pub(super) fn add(&mut self, field: &Path, reason: impl Into<String>) {
+    /// One more.
+    pub fn add(&mut self, field: &Path, reason: impl Into<String>) {
         self.0.push(Violation::new(field.to_string(), reason));
     }
 
     /// A value, or a violation of this field.
-    pub(super) fn take<T>(&mut self, field: &Path, value: Result<T, InvalidValue>) -> Option<T> {
+    pub fn take<T>(&mut self, field: &Path, value: Result<T, InvalidValue>) -> Option<T> {
         value.map_err(|reason| self.add(field, reason.to_string())).ok()
     }
 
-    pub(super) fn parse<T: FromStr<Err = InvalidValue>>(&mut self, field: &Path, text: &str) -> Option<T> {
+    /// A text as a value, or a violation of this field.
+    pub fn parse<T: FromStr<Err = InvalidValue>>(&mut self, field: &Path, text: &str) -> Option<T> {
         self.take(field, text.parse())
     }
 
     /// A part of a message that must be there.
-    pub(super) fn required<T>(&mut self, field: &Path, value: Option<T>) -> Option<T> {
+    pub fn required<T>(&mut self, field: &Path, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.add(field, "must be set");
         }
@@ -85,14 +91,14 @@ impl Violations {
     }
 
     /// Says so where a condition does not hold.
-    pub(super) fn check(&mut self, field: &Path, holds: bool, reason: impl FnOnce() -> String) {
+    pub fn check(&mut self, field: &Path, holds: bool, reason: impl FnOnce() -> String) {
         if !holds {
             self.add(field, reason());
         }
     }
 
     /// The value, if nothing was wrong: a value that could not be made has its violation.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
         match value {
             Some(value) if self.0.is_empty() => Ok(value),
             _ => Err(self.0),
