@@ -10,6 +10,7 @@
 
 mod cache;
 mod controller;
+pub mod events;
 mod index;
 mod queue;
 mod tasks;
