@@ -1,13 +1,16 @@
 //! The controllers, one job each. Each is a pure decision and a thin driver that carries it out; they speak to each other
 //! through objects alone.
 
+pub mod authority;
+
 /// What keeps an object until a controller has undone its part.
 pub mod finalizer {
     /// On Clusters, by the cluster controller: guests and authority are gone.
     pub const CLUSTER: &str = "goliath.dev/cluster";
     /// On Clusters, by the network controller: no host has the network any more.
     pub const NETWORK: &str = "goliath.dev/network";
-    /// On CertificateAuthorities, by the authority controller: the issuer holds nothing of it any more.
+    /// By the authority controller. On CertificateAuthorities: the issuer holds nothing of it any more. On Hosts: no issuer
+    /// lets it log in any more.
     pub const AUTHORITY: &str = "goliath.dev/authority";
     /// On Guests, by the guest controller: the host says that it is gone there.
     pub const GUEST: &str = "goliath.dev/guest";

@@ -12,7 +12,7 @@ use goliath_lab::vault::{Vault, VaultOptions};
 use goliath_operator::{
     objects::{self, ClusterSpec, GuestRole},
     pki::{
-        self, ClusterPki, Grant, HostCredentials, HostLogin, OPERATOR_POLICY, VaultPki,
+        self, ClusterPki, Grant, HostCredentials, HostLogin, IssuerConfig, OPERATOR_POLICY, VaultPki,
         kubernetes::{self, GuestIdentity},
     },
 };
@@ -28,7 +28,7 @@ pub(crate) const WRAP: Duration = Duration::from_mins(5);
 pub(crate) struct Lab {
     pub(crate) pki: VaultPki,
     pub(crate) vault: Vault,
-    _token: TempDir,
+    token: TempDir,
 }
 
 impl Lab {
@@ -44,7 +44,12 @@ impl Lab {
         let config = issuer_config(&vault, &file, 10);
         let connection = Arc::new(Connection::new(config.endpoint()));
         let session = Session::start("operator", Login::TokenFile(file), connection);
-        Ok(Self { pki: VaultPki::new(session, &config.host_auth_mount), vault, _token: directory })
+        Ok(Self { pki: VaultPki::new(session, &config.host_auth_mount), vault, token: directory })
+    }
+
+    /// What an operator's configuration says of it.
+    pub(crate) fn issuer(&self, time_limit_seconds: u64) -> IssuerConfig {
+        IssuerConfig::Vault(issuer_config(&self.vault, &self.token.path().join("token"), time_limit_seconds))
     }
 
     /// All requests that changed something in Vault, as far as it let them through.
