@@ -6,17 +6,19 @@ use jiff::Timestamp;
 
 use crate::{
     objects::{Certificate, CertificateAuthority, Cluster, Guest, Host},
-    runtime::{Cache, Tasks},
+    runtime::{Cache, Tasks, events::Events},
     store::Store,
 };
 
-/// The store, what it holds, and `connections`, by which agents are reached. Clones are the same.
+/// The store, what it holds, what happened, and `connections`, by which agents are reached. Clones are the same.
 #[derive(Debug)]
 pub struct Context<S, C> {
     /// Where objects are written.
     pub store: Arc<S>,
     /// Where objects are read.
     pub caches: Caches,
+    /// Where decisions are told that people want to see.
+    pub events: Events,
     /// The way to agents.
     pub connections: C,
 }
@@ -36,7 +38,7 @@ impl<S: Store, C> Context<S, C> {
     /// Begins to follow the store, until the tasks are stopped.
     pub fn start(store: Arc<S>, connections: C, tasks: &Tasks) -> Self {
         let caches = Caches::start(&store, tasks);
-        Self { store, caches, connections }
+        Self { store, caches, events: Events::default(), connections }
     }
 
     /// The time that is written into objects.
@@ -47,8 +49,13 @@ impl<S: Store, C> Context<S, C> {
 
 impl<S, C: Clone> Clone for Context<S, C> {
     fn clone(&self) -> Self {
-        let Self { store, caches, connections } = self;
-        Self { store: Arc::clone(store), caches: caches.clone(), connections: connections.clone() }
+        let Self { store, caches, events, connections } = self;
+        Self {
+            store: Arc::clone(store),
+            caches: caches.clone(),
+            events: events.clone(),
+            connections: connections.clone(),
+        }
     }
 }
 

@@ -30,9 +30,13 @@ use self::{
 use super::finalizer;
 use crate::{
     context::{Caches, Context},
-    objects::{CertificateAuthority, Cluster, Guest, Host, IssuerName, Object, ResourceExt as _},
+    objects::{CertificateAuthority, Cluster, Conditions, Guest, Host, IssuerName, Object, ResourceExt as _},
     pki::{Authorities, AuthorityState, PkiError},
-    runtime::{Backoff, Change, Controller, GuestBy, Next, Queue, ReconcileError, Tasks, enqueue, run, write},
+    runtime::{
+        Backoff, Change, Controller, GuestBy, Next, Queue, ReconcileError, Tasks, enqueue,
+        events::{EventSubject, Events, Severity},
+        run, write,
+    },
     store::Store,
 };
 
@@ -62,6 +66,7 @@ pub fn start<S: Store, C>(context: &Context<S, C>, authorities: &Arc<Authorities
             issuer,
             store: Arc::clone(&context.store),
             caches: context.caches.clone(),
+            events: context.events.clone(),
             authorities: Arc::clone(authorities),
             queue: Queue::new(BACKOFF),
             trouble: Trouble::none(QUIET),
@@ -84,6 +89,7 @@ struct Driver<S> {
     issuer: Option<IssuerName>,
     store: Arc<S>,
     caches: Caches,
+    events: Events,
     authorities: Arc<Authorities>,
     queue: Queue<Look>,
     trouble: Trouble,
@@ -198,10 +204,12 @@ impl<S: Store> Driver<S> {
             Step::Destroy => match self.trouble.unless(self.authorities.remove_cluster(authority)).await {
                 Ok(()) => {
                     write::remove_finalizer(&*self.store, authority, finalizer::AUTHORITY).await?;
+                    let message = format!("issuer {} holds nothing of it any more", authority.spec.issuer);
+                    self.events.record(&EventSubject::of(authority), Severity::Normal, "Destroyed", message);
                     Ok(Next::Done)
                 }
                 Err(error) => {
-                    self.tell(authority, status::deleting(error.reason(), error.to_string()), None).await?;
+                    self.tell(authority, status::stays(&error), None).await?;
                     self.settle(Err(error))
                 }
             },
@@ -268,7 +276,10 @@ impl<S: Store> Driver<S> {
     }
 
     async fn tell_host(&self, host: &Host, told: Told) -> Result<(), ReconcileError> {
-        write::status(&*self.store, host, |status| told.set(&mut status.conditions, host.metadata.generation)).await?;
+        let generation = host.metadata.generation;
+        let set = told.clone();
+        write::status(&*self.store, host, |status| set.set(&mut status.conditions, generation)).await?;
+        self.report(host, host.status.as_ref().map(|status| &status.conditions), &[told]);
         Ok(())
     }
 
@@ -279,8 +290,9 @@ impl<S: Store> Driver<S> {
         made: Option<&AuthorityState>,
     ) -> Result<(), ReconcileError> {
         let generation = authority.metadata.generation;
+        let set = told.clone();
         write::status(&*self.store, authority, |status| {
-            for told in told {
+            for told in set {
                 told.set(&mut status.conditions, generation);
             }
             status.observed_generation = generation;
@@ -289,7 +301,15 @@ impl<S: Store> Driver<S> {
             }
         })
         .await?;
+        self.report(authority, authority.status.as_ref().map(|status| &status.conditions), &told);
         Ok(())
+    }
+
+    /// Records what was not told before.
+    fn report<T: Object>(&self, object: &T, before: Option<&Conditions>, told: &[Told]) {
+        for told in told.iter().filter(|told| told.is_news(before)) {
+            self.events.record(&EventSubject::of(object), told.severity(), &told.reason, told.message.as_str());
+        }
     }
 
     /// What follows from an attempt. An issuer that is away is tried again soon, and told of once.

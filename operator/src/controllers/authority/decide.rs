@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{is_deleting, status, status::Told};
 use crate::{
     controllers::finalizer,
-    objects::{CertificateAuthority, Cluster, ConditionStatus, Guest, ResourceExt as _},
+    objects::{CertificateAuthority, Cluster, Guest, ResourceExt as _},
     runtime::write::has_finalizer,
 };
 
@@ -30,8 +30,7 @@ pub(super) fn decide(authority: &CertificateAuthority, cluster: Option<&Cluster>
                 "an authority has the name of its cluster: make one that is called {}, and delete this one",
                 authority.spec.cluster
             );
-            let (type_, reason) = (status::READY, "NameIsNotTheClusters".to_owned());
-            Step::Tell(vec![Told { type_, status: ConditionStatus::False, reason, message }])
+            Step::Tell(vec![status::refused("NameIsNotTheClusters", message)])
         };
     }
     if !has_finalizer(authority, finalizer::AUTHORITY) {

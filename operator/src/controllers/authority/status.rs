@@ -10,10 +10,11 @@ use crate::{
         whole_seconds,
     },
     pki::{AuthorityState, PkiError},
+    runtime::events::Severity,
 };
 
 /// The issuer holds it as declared.
-pub(super) const READY: &str = "Ready";
+const READY: &str = "Ready";
 /// Hosts may have the certificates of the guests that they run.
 const HOSTS_GRANTED: &str = "HostsGranted";
 const DELETING: &str = "Deleting";
@@ -27,17 +28,38 @@ pub(super) struct Told {
     pub(super) status: ConditionStatus,
     pub(super) reason: String,
     pub(super) message: String,
+    /// Somebody should look.
+    pub(super) fault: bool,
 }
 
 impl Told {
+    /// Whether it says something else than what was told before; another number or name in its words is no news.
+    pub(super) fn is_news(&self, conditions: Option<&Conditions>) -> bool {
+        let before = conditions.and_then(|conditions| conditions.get(self.type_));
+        before.is_none_or(|before| (before.status, before.reason.as_str()) != (self.status, self.reason.as_str()))
+    }
+
+    pub(super) fn severity(&self) -> Severity {
+        if self.fault { Severity::Warning } else { Severity::Normal }
+    }
+
     pub(super) fn set(self, conditions: &mut Conditions, generation: Option<i64>) {
-        let Self { type_, status, reason, message } = self;
+        let Self { type_, status, reason, message, .. } = self;
         conditions.set(type_, status, &reason, message, generation, Timestamp::now());
     }
 }
 
 fn told(type_: &'static str, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Told {
-    Told { type_, status, reason: reason.to_owned(), message: message.into() }
+    Told { type_, status, reason: reason.to_owned(), message: message.into(), fault: false }
+}
+
+fn fault(type_: &'static str, status: ConditionStatus, error: &PkiError) -> Told {
+    Told { fault: true, ..told(type_, status, error.reason(), error.to_string()) }
+}
+
+/// It is not what an authority can be.
+pub(super) fn refused(reason: &str, message: String) -> Told {
+    Told { fault: true, ..told(READY, ConditionStatus::False, reason, message) }
 }
 
 /// After an attempt to make it true.
@@ -57,19 +79,23 @@ pub(super) fn ready(authority: &CertificateAuthority, made: &Result<AuthoritySta
             told(READY, ConditionStatus::True, "Local", format!("each host has issuer {issuer} in its own files"))
         }
         // It was there, and nothing says that it is not.
-        Err(error) if was_ready && error.is_of_issuer() => {
-            told(READY, ConditionStatus::Unknown, error.reason(), error.to_string())
-        }
-        Err(error) => told(READY, ConditionStatus::False, error.reason(), error.to_string()),
+        Err(error) if was_ready && error.is_of_issuer() => fault(READY, ConditionStatus::Unknown, error),
+        Err(error) => fault(READY, ConditionStatus::False, error),
     }
 }
 
-/// On its way out, and what stands in the way.
+/// On its way out, and what it waits for.
 pub(super) fn deleting(reason: &str, message: String) -> Vec<Told> {
-    vec![
-        told(READY, ConditionStatus::False, DELETING, "it is being deleted"),
-        told(DELETING, ConditionStatus::True, reason, message),
-    ]
+    vec![going(), told(DELETING, ConditionStatus::True, reason, message)]
+}
+
+/// On its way out, and what stands in the way.
+pub(super) fn stays(error: &PkiError) -> Vec<Told> {
+    vec![going(), fault(DELETING, ConditionStatus::True, error)]
+}
+
+fn going() -> Told {
+    told(READY, ConditionStatus::False, DELETING, "it is being deleted")
 }
 
 /// By the hosts that run its guests and whose logins are not as they should be.
@@ -79,7 +105,8 @@ pub(super) fn hosts_granted(failures: &BTreeMap<String, PkiError>) -> Told {
         return told(HOSTS_GRANTED, ConditionStatus::True, "Granted", message);
     };
     let hosts = some_of(failures.keys().cloned());
-    told(HOSTS_GRANTED, ConditionStatus::False, first.reason(), format!("not as it should be on {hosts}: {first}"))
+    let message = format!("not as it should be on {hosts}: {first}");
+    Told { message, ..fault(HOSTS_GRANTED, ConditionStatus::False, first) }
 }
 
 /// A host that goes is still needed.
@@ -90,7 +117,7 @@ pub(super) fn guests_remain(guests: &[Arc<Guest>]) -> Told {
 
 /// An issuer would still let the host log in.
 pub(super) fn login_stays(error: &PkiError) -> Told {
-    told(LOGIN_ENDED, ConditionStatus::False, error.reason(), error.to_string())
+    fault(LOGIN_ENDED, ConditionStatus::False, error)
 }
 
 /// Whether it was ever told.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    objects::{ConditionStatus, OwnerReference},
+    objects::{ConditionStatus, Kind, OwnerReference},
     pki::{Grant, IssuerConfig},
     store::{EmbeddedStore, Options, Preconditions},
 };
@@ -111,7 +111,11 @@ async fn an_authority_outlives_the_guests_and_its_cluster() {
     operator.has_condition("acme", "Deleting", "ClusterRemains").await;
     store.delete::<Cluster>("acme", Preconditions::default()).await.unwrap();
     operator.until("acme", |authority| authority.is_none()).await;
+    // What was begun is ended: the last event is recorded when the object is gone.
     operator.tasks.shut_down(LIMIT).await.unwrap();
+    let told = operator.context.events.list(|event| event.subject.kind == Kind::CertificateAuthority).events;
+    let reasons: Vec<_> = told.iter().map(|event| (event.reason.as_str(), event.count)).collect();
+    assert_eq!(reasons, [("Local", 1), ("Deleting", 1), ("GuestsRemain", 1), ("ClusterRemains", 1), ("Destroyed", 1)]);
 }
 
 #[tokio::test]
