@@ -2,6 +2,7 @@
 //! through objects alone.
 
 pub mod authority;
+pub mod cluster;
 
 /// What keeps an object until a controller has undone its part.
 pub mod finalizer {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Boot, Conditions, Disk, DnsLabel, Document, DomainName, Endpoint, HostName, HostRequirements, HostRole, HttpsUrl,
-    ImageReference, Ipv4Cidr, IssuerName, KubernetesVersion, Machine, MasterCount, Mtu, Port, Replicas, TemplateName,
-    TimeSpan, UrlPath, Vni, Word, ZoneName,
+    ImageReference, Ipv4Cidr, IssuerName, KubernetesVersion, Machine, MasterCount, Mtu, ObjectName, Port, Replicas,
+    TemplateName, TimeSpan, UrlPath, Vni, Word, ZoneName,
 };
 
 /// A guest Kubernetes cluster: masters, workers, one overlay network, one root CA. Its name is a DNS label of at most 40
@@ -322,6 +322,9 @@ pub struct ClusterStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pools: Vec<PoolStatus>,
+    /// Of guests that go and come again: kept for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved_addresses: BTreeMap<ObjectName, Ipv4Addr>,
 }
 
 /// What was allocated for a cluster's network.

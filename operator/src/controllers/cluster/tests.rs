@@ -1,0 +1,4 @@
+mod driver;
+mod steps;
+mod table;
+mod world;
