@@ -3,6 +3,10 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod guest;
+pub mod host;
+#[cfg(test)]
+pub(crate) mod tests;
 
 /// What keeps an object until a controller has undone its part.
 pub mod finalizer {
