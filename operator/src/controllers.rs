@@ -5,6 +5,7 @@ pub mod authority;
 pub mod cluster;
 pub mod guest;
 pub mod host;
+pub mod network;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -10,13 +10,14 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{finalizer, guest, host};
+use super::{finalizer, guest, host, network};
 use crate::{
     agents::{
         Connections, Limits,
         simulated::{Faults, Paces, SimulatedAgent, World},
     },
     context::Context,
+    network::VniRange,
     objects::{Cluster, Guest, Host, Object, ResourceExt as _},
     runtime::{Backoff, Tasks},
     store::{EmbeddedStore, Options, Preconditions, Store as _, StoreError},
@@ -96,6 +97,11 @@ fn host_settings() -> host::Settings {
     }
 }
 
+fn network_settings() -> network::Settings {
+    let vnis = VniRange::new(5000.try_into().unwrap(), 5999.try_into().unwrap()).unwrap();
+    network::Settings { vnis, gather: Duration::from_millis(5) }
+}
+
 /// A store, simulated hosts, and an operator that can be killed at any instant.
 pub(crate) struct Lab {
     pub(crate) world: World,
@@ -144,6 +150,7 @@ impl Lab {
             let context = Context::start(store, offered, &tasks);
             context.caches.synced().await;
             guest::start(&context, &tasks);
+            network::start(&context, network_settings(), &tasks);
             host::start(&context, Arc::new(world), host_settings(), &tasks);
         });
         self.operator = Some(Operator { runtime, connections });
