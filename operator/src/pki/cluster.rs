@@ -148,6 +148,8 @@ impl ClusterPki {
                 let names = common_names.iter().map(quoted).collect::<Vec<_>>().join(", ");
                 let _ = writeln!(text, "  allowed_parameters = {{ \"common_name\" = [{names}], \"*\" = [] }}");
             }
+            // Vault looks at a role's longest life only where a life is asked for, not an end.
+            text.push_str("  denied_parameters = { \"not_after\" = [] }\n");
             text.push_str("}\n");
         }
         text

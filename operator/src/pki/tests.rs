@@ -232,18 +232,22 @@ fn the_policy_of_a_cluster_allows_signing_by_name_and_nothing_else() {
     path "pki-acme/sign/scheduler" {
       capabilities = ["update"]
       allowed_parameters = { "common_name" = ["system:kube-scheduler"], "*" = [] }
+      denied_parameters = { "not_after" = [] }
     }
     path "pki-acme/sign/web" {
       capabilities = ["update"]
+      denied_parameters = { "not_after" = [] }
     }
     goliath-pki-acme.worker:
     # owned-by=goliath cluster=acme uid=00000000-0000-0000-0000-000000000001
     path "pki-acme/sign/kubelet" {
       capabilities = ["update"]
       allowed_parameters = { "common_name" = ["system:node:*"], "*" = [] }
+      denied_parameters = { "not_after" = [] }
     }
     path "pki-acme/sign/web" {
       capabilities = ["update"]
+      denied_parameters = { "not_after" = [] }
     }
     "#);
 }

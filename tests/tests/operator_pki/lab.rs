@@ -71,6 +71,20 @@ impl Lab {
         self.agent(&self.pki.issue_host_credentials(&login.host, login.uid, WRAP).await?)
     }
 
+    /// Somebody who has the credentials of a host, and asks Vault for whatever he likes.
+    pub(crate) async fn intruder_on(&self, login: &HostLogin) -> Result<Session> {
+        self.pki.make_host(login).await?;
+        let credentials = self.pki.issue_host_credentials(&login.host, login.uid, WRAP).await?;
+        let secret = self.vault.unwrap(credentials.wrapping_token.reveal()).await?;
+        let secret_id = secret.pointer("/data/secret_id").unwrap();
+        let body = json!({"role_id": credentials.role_id, "secret_id": secret_id});
+        let given = self.vault.call(Method::POST, "auth/approle/login", body).await?;
+        let file = self.token.path().join("intruder");
+        fs::write(&file, given.pointer("/auth/client_token").and_then(Value::as_str).unwrap())?;
+        let endpoint = issuer_config(&self.vault, &file, 10).endpoint();
+        Ok(Session::start("intruder", Login::TokenFile(file), Arc::new(Connection::new(endpoint))))
+    }
+
     /// An agent with these credentials.
     pub(crate) fn agent(&self, credentials: &HostCredentials) -> Result<Agent> {
         let memory = tempfile::Builder::new().prefix("goliath-host-").tempdir_in("/dev/shm")?;

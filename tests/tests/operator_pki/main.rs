@@ -12,6 +12,7 @@ use goliath_operator::{
     objects::GuestRole,
     pki::{Change, ClusterPki, Conflict, OPERATOR_POLICY, ObservedCluster, PkiError},
 };
+use goliath_vault::CallError;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -89,6 +90,33 @@ async fn names_that_are_not_the_clusters_are_refused() -> Result<()> {
     }
     let nested = CertificateRequest { dns_names: ["api.x.example".to_owned()].into(), ..asked("api") };
     agent.has_signed("x", &nested).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stolen_login_gives_no_certificate_that_outlives_the_role() -> Result<()> {
+    let lab = Lab::start().await?;
+    lab.pki.make_cluster(&cluster("x")).await?;
+    let intruder = lab.intruder_on(&host("a", &["x/master", "x/worker"])).await?;
+    let status = async |path: &str, body: Value| match intruder.write(path, body).await {
+        Ok(()) => 200,
+        Err(CallError::Refused { code, .. }) => code,
+        Err(error) => unreachable!("{error}"),
+    };
+    // What Vault lets through is refused for the request that is none.
+    let asked = json!({"common_name": "system:node:worker-0", "csr": "none"});
+    assert_eq!(status("pki-x/sign/kubelet", asked.clone()).await, 400);
+    let mut for_ever = asked.clone();
+    for_ever["not_after"] = json!("2035-01-01T00:00:00Z");
+    assert_eq!(status("pki-x/sign/kubelet", for_ever).await, 403);
+    for path in [
+        "pki-x/issue/kubelet",
+        "pki-x/sign-verbatim/kubelet",
+        "pki-x/issuer/default/sign/kubelet",
+        "pki-x/roles/kubelet",
+    ] {
+        assert_eq!(status(path, asked.clone()).await, 403, "{path}");
+    }
     Ok(())
 }
 
