@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize, Serializer, de::Error as _, ser::SerializeStruct};
 use serde_json::Value;
 
-use super::{FieldProblem, ResourceVersion, StoreError};
+use super::{FieldProblem, ResourceVersion, StoreError, semantics};
 use crate::objects::{API_VERSION, Kind, Object, ObjectMeta, OwnerReference, with_kind};
 
 /// An object of any kind. Its spec and status are kept as text that its kind's types wrote, so it is always one that
@@ -111,6 +111,11 @@ impl AnyObject {
         self.0.metadata.resource_version.as_ref().and_then(|text| text.parse().ok())
     }
 
+    /// What stands against writing it, whatever is there already.
+    pub fn problems(&self) -> Vec<FieldProblem> {
+        semantics::problems(self)
+    }
+
     /// The same with other metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: ObjectMeta) -> Self {
@@ -142,7 +147,7 @@ impl AnyObject {
 
     /// Whether both say the same. Texts that differ are compared as their types read them: a newer version of the
     /// program writes more defaults, and those are no change.
-    pub(super) fn same_spec(&self, other: &Self) -> bool {
+    pub(crate) fn same_spec(&self, other: &Self) -> bool {
         self.spec() == other.spec()
             || with_kind!(self.kind(), T => same::<<T as kube::core::object::HasSpec>::Spec>(self.spec(), other.spec()))
     }

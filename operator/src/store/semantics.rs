@@ -239,11 +239,21 @@ fn is_label_text(text: &str) -> bool {
 }
 
 fn refuse(object: &AnyObject, mut problems: Vec<FieldProblem>) -> Result<(), StoreError> {
-    let bytes = object.spec().len() + object.status().map_or(0, str::len);
-    if bytes > LARGEST_OBJECT {
-        problems.push(problem("spec", format!("and status have {bytes} bytes: {LARGEST_OBJECT} are allowed")));
-    }
+    problems.extend(problem_of_size(object));
     if problems.is_empty() { Ok(()) } else { Err(invalid(object, problems)) }
+}
+
+/// What stands against writing an object whatever is there already.
+pub(super) fn problems(object: &AnyObject) -> Vec<FieldProblem> {
+    let mut problems = problems_of_metadata(object);
+    problems.extend(problem_of_size(object));
+    problems
+}
+
+fn problem_of_size(object: &AnyObject) -> Option<FieldProblem> {
+    let bytes = object.spec().len() + object.status().map_or(0, str::len);
+    (bytes > LARGEST_OBJECT)
+        .then(|| problem("spec", format!("and status have {bytes} bytes: {LARGEST_OBJECT} are allowed")))
 }
 
 fn problem(path: impl Into<String>, message: impl Into<String>) -> FieldProblem {

@@ -1,0 +1,75 @@
+//! What the API asks the rest of the operator.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use goliath_proto::operator::v1 as pb;
+use uuid::Uuid;
+
+use crate::{
+    objects::{Guest, HostName},
+    store::{AnyObject, FieldProblem},
+};
+
+/// Judges objects as they shall be, beside all that are there; each problem with the object's place.
+pub type Judge = Box<dyn Fn(&[AnyObject]) -> Vec<(usize, FieldProblem)> + Send + Sync>;
+/// How good each host is for a guest; none before placement knows the hosts.
+pub type Explain = Box<dyn Fn(&Guest) -> Option<Vec<pb::HostVerdict>> + Send + Sync>;
+/// Makes credentials for a host's agent.
+pub type Issue = Box<dyn Fn(HostName, Uuid, Credentials) -> BoxFuture<'static, Issued> + Send + Sync>;
+/// Ends a host's credentials at every issuer; nothing to do is fine.
+pub type Revoke = Box<dyn Fn(HostName, Uuid) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Which credentials of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// It has none yet.
+    First,
+    /// Others: the earlier ones end.
+    New,
+}
+
+/// What issuers gave, also where another failed.
+#[derive(Debug, Clone, Default)]
+pub struct Issued {
+    /// Each is told once.
+    pub credentials: Vec<pb::HostCredential>,
+    /// Those that failed, and why.
+    pub failures: Vec<pb::IssuerFailure>,
+}
+
+/// What the API asks the rest of the operator.
+pub struct Questions {
+    /// What stands against objects.
+    pub judge: Judge,
+    /// Why a guest is where it is.
+    pub explain: Explain,
+    /// Makes credentials for a host's agent, at every issuer where it needs some.
+    pub issue: Issue,
+    /// Ends a host's credentials.
+    pub revoke: Revoke,
+}
+
+impl fmt::Debug for Questions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Questions").finish_non_exhaustive()
+    }
+}
+
+impl Questions {
+    pub(super) fn judge(&self, objects: &[AnyObject]) -> Vec<(usize, FieldProblem)> {
+        (self.judge)(objects)
+    }
+
+    pub(super) fn explain(&self, guest: &Guest) -> Option<Vec<pb::HostVerdict>> {
+        (self.explain)(guest)
+    }
+
+    pub(super) async fn issue(&self, host: HostName, uid: Uuid, which: Credentials) -> Issued {
+        (self.issue)(host, uid, which).await
+    }
+
+    pub(super) async fn revoke(&self, host: HostName, uid: Uuid) -> Result<(), String> {
+        (self.revoke)(host, uid).await
+    }
+}
