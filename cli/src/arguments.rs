@@ -5,17 +5,22 @@ use clap::{Parser, Subcommand};
 use crate::{
     connection::ConnectionArguments,
     failure::EXIT_CODES,
+    operator::{
+        drain::DrainArguments, events::EventsArguments, explain::ExplainArguments, host::HostArguments,
+        scale::ScaleArguments, tree::TreeArguments,
+    },
     style::ColorChoice,
     verbs::{
         apply::ApplyArguments, certs::CertsArguments, completion::CompletionArguments, console::ConsoleArguments,
-        delete::DeleteArguments, describe::DescribeArguments, doctor::DoctorArguments, get::GetArguments,
-        image::ImageArguments, logs::LogsArguments, pki::PkiArguments,
+        cordon::CordonArguments, delete::DeleteArguments, describe::DescribeArguments, doctor::DoctorArguments,
+        get::GetArguments, image::ImageArguments, logs::LogsArguments, pki::PkiArguments, watch::WatchArguments,
     },
 };
 
-/// Runs and looks into the guests of a Goliath host.
+/// Runs and looks into the guests of a Goliath host, or the clusters of many hosts.
 ///
-/// A guest is named cluster/name, its name alone where that is unique on the host, or its uid.
+/// It speaks to the agent of one host or, with --operator, to the operator of many. A guest is named cluster/name, on a
+/// host its name alone where that is unique, or its uid.
 #[derive(Debug, Parser)]
 #[command(
     name = "goliath",
@@ -54,6 +59,8 @@ Examples:
   goliath describe guest acme/worker-0   why it does not
   goliath logs acme/worker-0 -f          what it says on its serial console
   goliath doctor                         what this machine lacks
+  goliath --operator https://operator.example apply -f cluster.yaml --wait
+  goliath --operator https://operator.example tree acme
 
 {EXIT_CODES}"
     )
@@ -69,11 +76,18 @@ pub(crate) enum Verb {
     Console(ConsoleArguments),
     Certs(CertsArguments),
     Image(ImageArguments),
-    /// Lets the host accept no new guests; those it has go on
-    Cordon,
-    /// Lets the host accept guests again
-    Uncordon,
+    /// Lets a host accept no new guests; those it has go on
+    Cordon(CordonArguments),
+    /// Lets a host accept guests again
+    Uncordon(CordonArguments),
     Doctor(DoctorArguments),
+    Watch(WatchArguments),
+    Tree(TreeArguments),
+    Explain(ExplainArguments),
+    Scale(ScaleArguments),
+    Drain(DrainArguments),
+    Host(HostArguments),
+    Events(EventsArguments),
     Pki(PkiArguments),
     Completion(CompletionArguments),
 }

@@ -1,4 +1,4 @@
-//! The way to an agent: its Unix socket on the machine, mutual TLS from elsewhere.
+//! The way to an agent, its Unix socket on the machine and mutual TLS from elsewhere, or to the operator of many hosts.
 
 mod config;
 mod probe;
@@ -10,26 +10,35 @@ use std::{
     time::Duration,
 };
 
-use goliath_proto::agent::v1::{
-    guest_service_client::GuestServiceClient, host_service_client::HostServiceClient,
-    image_service_client::ImageServiceClient, inspect_service_client::InspectServiceClient,
-    network_service_client::NetworkServiceClient,
+use goliath_proto::{
+    agent::v1::{
+        guest_service_client::GuestServiceClient, host_service_client::HostServiceClient,
+        image_service_client::ImageServiceClient, inspect_service_client::InspectServiceClient,
+        network_service_client::NetworkServiceClient,
+    },
+    operator::v1::{
+        event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+        object_service_client::ObjectServiceClient,
+    },
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-pub(crate) use config::ConfigError;
-use config::Target;
+pub(crate) use config::{ConfigError, Server};
+use config::{Place, Target};
 
 use crate::failure::ExitCode;
 
-/// How to reach the agent.
+/// How to reach the agent, or the operator.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArguments {
-    /// unix:/PATH or https://HOST:PORT; default unix:/run/goliath/agent.sock, or $GOLIATH_AGENT
-    #[arg(long, global = true, env = "GOLIATH_AGENT", value_name = "ADDRESS", hide_env = true)]
+    /// An agent: unix:/PATH or https://HOST:PORT; default unix:/run/goliath/agent.sock, or $GOLIATH_AGENT
+    #[arg(long, global = true, value_name = "ADDRESS", conflicts_with = "operator")]
     agent: Option<String>,
-    /// The CA of the agent's certificate, PEM, or $GOLIATH_CA
+    /// The operator of many hosts: https://HOST:PORT, or $GOLIATH_OPERATOR
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    operator: Option<String>,
+    /// The CA of the server's certificate, PEM, or $GOLIATH_CA
     #[arg(long, global = true, env = "GOLIATH_CA", value_name = "FILE", hide_env = true)]
     ca: Option<PathBuf>,
     /// Our certificate, PEM, or $GOLIATH_CERT
@@ -38,7 +47,7 @@ pub(crate) struct ConnectionArguments {
     /// The key of our certificate, PEM, or $GOLIATH_KEY
     #[arg(long, global = true, env = "GOLIATH_KEY", value_name = "FILE", hide_env = true)]
     key: Option<PathBuf>,
-    /// One of the agents in ~/.config/goliath/config.toml, or $GOLIATH_CONTEXT
+    /// An agent or operator of ~/.config/goliath/config.toml, or $GOLIATH_CONTEXT
     #[arg(long, global = true, env = "GOLIATH_CONTEXT", value_name = "NAME", hide_env = true)]
     context: Option<String>,
     /// How long one request may take; default 30s
@@ -59,10 +68,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A list carries the seeds of all guests.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Why the agent could not be reached.
+/// Why the agent, or the operator, could not be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot reach the agent at {address}: {problem}")]
+#[error("cannot reach the {server} at {address}: {problem}")]
 pub(crate) struct ConnectError {
+    server: Server,
     address: String,
     problem: ConnectProblem,
 }
@@ -97,6 +107,12 @@ impl ConnectError {
 
     pub(crate) fn hint(&self) -> String {
         match self.problem {
+            ConnectProblem::Silent | ConnectProblem::NothingListens if self.server == Server::Operator => {
+                "is the operator running there? `systemctl status goliath-operator`; is no firewall between?"
+            }
+            ConnectProblem::OurCertificate(_) if self.server == Server::Operator => {
+                "give a certificate that the operator's client_ca signed: --cert and --key, or a context"
+            }
             ConnectProblem::NoSocket | ConnectProblem::DeadSocket => {
                 "is the agent running? `systemctl status goliath-agent`; for another machine give --agent https://HOST:7443"
             }
@@ -110,7 +126,7 @@ impl ConnectError {
                 "give a certificate that the agent's client_ca signed: --cert and --key, or a context"
             }
             ConnectProblem::ItsCertificate(_) => {
-                "--ca must be the CA of the agent's certificate, and HOST a name or address that stands in it"
+                "--ca must be the CA of the server's certificate, and HOST a name or address that stands in it"
             }
             ConnectProblem::Other(_) => "is the address right? unix:/PATH or https://HOST:PORT",
         }
@@ -140,21 +156,43 @@ impl Agent {
     client!(inspect, InspectServiceClient);
 
     pub(crate) async fn connect(arguments: &ConnectionArguments) -> Result<Self, crate::failure::Failure> {
-        let target = Target::find(arguments)?;
-        let address = target.address();
-        let endpoint = endpoint(&target)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(arguments.request_timeout)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        match endpoint.connect().await {
-            Ok(channel) => Ok(Self { channel }),
-            Err(error) => {
-                let problem = problem(&error, matches!(target, Target::Socket(_)));
-                Err(ConnectError { address, problem }.into())
-            }
-        }
+        let target = Target::find(arguments)?.expecting(Server::Agent)?;
+        Ok(Self { channel: connect(arguments, &target).await? })
     }
+}
+
+/// A connection to an operator. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Operator {
+    channel: Channel,
+}
+
+impl Operator {
+    client!(objects, ObjectServiceClient);
+    client!(events, EventServiceClient);
+    client!(fleet, FleetServiceClient);
+
+    pub(crate) async fn connect(arguments: &ConnectionArguments) -> Result<Self, crate::failure::Failure> {
+        let target = Target::find(arguments)?.expecting(Server::Operator)?;
+        Ok(Self { channel: connect(arguments, &target).await? })
+    }
+}
+
+async fn connect(arguments: &ConnectionArguments, target: &Target) -> Result<Channel, crate::failure::Failure> {
+    let endpoint = endpoint(target)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(arguments.request_timeout)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    endpoint.connect().await.map_err(|error| {
+        let problem = problem(&error, matches!(target.place, Place::Socket(_)));
+        ConnectError { server: target.server, address: target.address(), problem }.into()
+    })
+}
+
+/// Which of the two the arguments, the environment and the file mean.
+pub(crate) fn server(arguments: &ConnectionArguments) -> Result<Server, ConfigError> {
+    Target::find(arguments).map(|target| target.server)
 }
 
 /// Why a connection broke that was made, where that can be found out: with TLS 1.3 a client learns only after the
@@ -162,14 +200,15 @@ impl Agent {
 pub(crate) async fn diagnose(arguments: &ConnectionArguments) -> Option<ConnectError> {
     let target = Target::find(arguments).ok()?;
     let alert = probe::alert(&target).await?;
-    Some(ConnectError { address: target.address(), problem: ConnectProblem::OurCertificate(alert) })
+    let problem = ConnectProblem::OurCertificate(alert);
+    Some(ConnectError { server: target.server, address: target.address(), problem })
 }
 
 fn endpoint(target: &Target) -> Result<Endpoint, ConfigError> {
-    match target {
-        Target::Socket(path) => Endpoint::from_shared(format!("unix:{}", path.display()))
-            .map_err(|_| ConfigError::Address(format!("unix:{}", path.display()))),
-        Target::Tls { host, port, ca, cert, key } => {
+    match &target.place {
+        Place::Socket(path) => Endpoint::from_shared(format!("unix:{}", path.display()))
+            .map_err(|_| ConfigError::Address { server: target.server, address: target.address() }),
+        Place::Tls { host, port, ca, cert, key } => {
             let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
             let address = format!("https://{authority}");
             let tls = ClientTlsConfig::new()
@@ -178,7 +217,7 @@ fn endpoint(target: &Target) -> Result<Endpoint, ConfigError> {
                 .ca_certificate(Certificate::from_pem(read(ca)?))
                 .identity(Identity::from_pem(read(cert)?, read(key)?));
             Endpoint::from_shared(address.clone())
-                .map_err(|_| ConfigError::Address(address))?
+                .map_err(|_| ConfigError::Address { server: target.server, address })?
                 .tls_config(tls)
                 .map_err(ConfigError::Tls)
         }

@@ -32,8 +32,8 @@ Exit codes:
   1  an error that no other code names; of `doctor`: something fails
   2  the command line or the client's configuration is wrong
   3  what was asked for is not there
-  4  refused: the manifest is wrong, or the agent cannot do it in this state
-  5  the agent cannot be reached or does not answer
+  4  refused: the manifest is wrong, or it cannot be done in this state
+  5  the agent, or the operator, cannot be reached or does not answer
   6  --timeout passed while waiting
   7  not permitted
   8  of `doctor`: warnings, and nothing fails";
@@ -58,6 +58,9 @@ pub(crate) enum Failure {
     /// Some of several things were done and some not; each was told of.
     #[error("{failed} of {total} were not applied")]
     Partly { failed: usize, total: usize, code: ExitCode },
+    /// Somebody else ended it before it was done.
+    #[error("{0} was broken off")]
+    BrokenOff(String),
     #[error("cannot write the output")]
     Output(#[source] io::Error),
     #[error("cannot {0}")]
@@ -73,6 +76,7 @@ impl Failure {
             Self::Manifest(ManifestError::Unreadable { .. }) | Self::Output(_) | Self::Terminal(..) => ExitCode::Error,
             Self::Manifest(_) => ExitCode::Refused,
             Self::Config(_) => ExitCode::Usage,
+            Self::BrokenOff(_) => ExitCode::Unreachable,
             Self::Connect(error) => error.exit_code(),
             Self::Refusal(refusal) => refusal.exit_code(),
             Self::Reference(error) => error.exit_code(),

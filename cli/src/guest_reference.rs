@@ -14,6 +14,8 @@ use crate::{
 pub(crate) enum ReferenceError {
     #[error("there is no {kind} `{name}` on this host")]
     NotFound { kind: &'static str, name: String, closest: Option<String> },
+    #[error("`{name}` is not a kind: there are {}", known.join(", "))]
+    NoKind { name: String, known: Vec<String>, closest: Option<String> },
     #[error("`{name}` could be any of {}", candidates.join(", "))]
     Ambiguous { name: String, candidates: Vec<String> },
 }
@@ -22,13 +24,16 @@ impl ReferenceError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::NotFound { .. } => ExitCode::NotFound,
-            Self::Ambiguous { .. } => ExitCode::Usage,
+            Self::Ambiguous { .. } | Self::NoKind { .. } => ExitCode::Usage,
         }
     }
 
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::NotFound { closest: Some(closest), .. } => format!("did you mean {closest}?"),
+            Self::NotFound { closest: Some(closest), .. } | Self::NoKind { closest: Some(closest), .. } => {
+                format!("did you mean {closest}?")
+            }
+            Self::NoKind { .. } => "the kind comes before the name: goliath get cluster acme".to_owned(),
             Self::NotFound { kind, .. } => format!("goliath get {kind}s shows what there is"),
             Self::Ambiguous { .. } => "give the cluster too: cluster/name".to_owned(),
         }
@@ -36,14 +41,23 @@ impl ReferenceError {
 
     /// Nothing of that name, and what comes closest.
     pub(crate) fn not_found(kind: &'static str, name: &str, known: impl IntoIterator<Item = String>) -> Self {
-        let closest = known
-            .into_iter()
-            .map(|known| (strsim::jaro_winkler(name, &known), known))
-            .filter(|(likeness, _)| *likeness > 0.75)
-            .max_by(|(one, _), (other, _)| one.total_cmp(other))
-            .map(|(_, known)| known);
-        Self::NotFound { kind, name: name.to_owned(), closest }
+        Self::NotFound { kind, name: name.to_owned(), closest: closest(name, known) }
     }
+
+    /// No kind of that name, and what comes closest.
+    pub(crate) fn no_kind(name: &str, known: impl IntoIterator<Item = String>) -> Self {
+        let known: Vec<String> = known.into_iter().collect();
+        Self::NoKind { name: name.to_owned(), closest: closest(name, known.clone()), known }
+    }
+}
+
+fn closest(name: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
 }
 
 /// `cluster/name`.

@@ -1,4 +1,4 @@
-//! The command line for people who run and look into guests.
+//! The command line for people who run and look into guests, and for those who run clusters of them.
 
 mod arguments;
 mod connection;
@@ -6,6 +6,7 @@ mod failure;
 mod guest_reference;
 mod guest_watch;
 mod manifest;
+mod operator;
 mod output;
 mod refusal;
 mod style;

@@ -4,6 +4,7 @@ mod field_path;
 mod guest;
 mod mapping;
 mod network;
+pub(crate) mod objects;
 mod problem;
 mod quantity;
 pub(crate) mod render;
@@ -42,6 +43,8 @@ pub(crate) enum ManifestError {
     Mistakes(Vec<LocatedProblem>),
     #[error("no guest and no network in {0}: nothing to apply")]
     Empty(String),
+    #[error("no manifests in {0}: nothing to apply")]
+    Nothing(String),
 }
 
 fn count(problems: usize) -> String {

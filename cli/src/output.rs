@@ -3,6 +3,8 @@
 pub(crate) mod certificate;
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod event;
+pub(crate) mod explain;
 pub(crate) mod guest;
 pub(crate) mod host;
 pub(crate) mod image;
@@ -10,6 +12,7 @@ pub(crate) mod network;
 pub(crate) mod structured;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod tree;
 pub(crate) mod words;
 
 use std::io::Write as _;

@@ -4,7 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod certs;
 pub(crate) mod completion;
 pub(crate) mod console;
-mod cordon;
+pub(crate) mod cordon;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod doctor;
@@ -12,6 +12,7 @@ pub(crate) mod get;
 pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod pki;
+pub(crate) mod watch;
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use jiff::Timestamp;
 
 use crate::{
     arguments::{Arguments, Verb},
-    connection::{self, Agent, ConnectionArguments},
+    connection::{self, Agent, ConnectionArguments, Operator, Server},
     failure::Failure,
+    operator,
     output::View,
     style::Terminal,
 };
@@ -42,6 +44,16 @@ impl Session {
         Agent::connect(&self.connection.with_patience(patience)).await
     }
 
+    /// As [`Self::agent`], of the operator.
+    pub(crate) async fn operator(&self) -> Result<Operator, Failure> {
+        Operator::connect(&self.connection).await
+    }
+
+    /// Which of the two is meant.
+    pub(crate) fn server(&self) -> Result<Server, Failure> {
+        Ok(connection::server(&self.connection)?)
+    }
+
     pub(crate) fn view(&self) -> View {
         View { style: self.terminal.out, width: self.terminal.width, now: Timestamp::now() }
     }
@@ -59,6 +71,11 @@ pub(crate) async fn run(arguments: Arguments, terminal: Terminal) -> Result<(), 
     }
 }
 
+/// Ends the program as it ends when the command line itself is wrong.
+fn wrong_command_line(kind: clap::error::ErrorKind, message: impl std::fmt::Display) -> ! {
+    <Arguments as clap::CommandFactory>::command().error(kind, message).exit()
+}
+
 async fn dispatch(session: &Session, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Apply(arguments) => apply::run(session, &arguments).await,
@@ -69,9 +86,16 @@ async fn dispatch(session: &Session, verb: Verb) -> Result<(), Failure> {
         Verb::Console(arguments) => console::run(session, &arguments).await,
         Verb::Certs(arguments) => certs::run(session, &arguments).await,
         Verb::Image(arguments) => image::run(session, &arguments).await,
-        Verb::Cordon => cordon::run(session, true).await,
-        Verb::Uncordon => cordon::run(session, false).await,
+        Verb::Cordon(arguments) => cordon::run(session, &arguments, true).await,
+        Verb::Uncordon(arguments) => cordon::run(session, &arguments, false).await,
         Verb::Doctor(arguments) => doctor::run(session, &arguments).await,
+        Verb::Watch(arguments) => watch::run(session, &arguments).await,
+        Verb::Tree(arguments) => operator::tree::run(session, &arguments).await,
+        Verb::Explain(arguments) => operator::explain::run(session, &arguments).await,
+        Verb::Scale(arguments) => operator::scale::run(session, &arguments).await,
+        Verb::Drain(arguments) => operator::drain::run(session, &arguments).await,
+        Verb::Host(arguments) => operator::host::run(session, &arguments).await,
+        Verb::Events(arguments) => operator::events::run(session, &arguments).await,
         Verb::Pki(arguments) => pki::run(&arguments),
         Verb::Completion(arguments) => completion::run(&arguments),
     }

@@ -9,14 +9,14 @@ use rustls::{
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::config::Target;
+use super::config::{Place, Target};
 
 /// An alert comes right after the handshake, or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// In words, the alert with which our certificate is rejected; none where it is not, or where nobody can tell.
 pub(super) async fn alert(target: &Target) -> Option<String> {
-    let Target::Tls { host, port, ca, cert, key } = target else { return None };
+    let Place::Tls { host, port, ca, cert, key } = &target.place else { return None };
     let config = config(ca, cert, key)?;
     let name = ServerName::try_from(host.clone()).ok()?;
     let ask = async {

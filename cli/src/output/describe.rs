@@ -4,6 +4,7 @@ mod advice;
 mod guest;
 mod host;
 mod network;
+mod object;
 
 use std::fmt::Write as _;
 
@@ -12,6 +13,7 @@ use goliath_proto::agent::v1::Condition;
 pub(crate) use guest::guest;
 pub(crate) use host::host;
 pub(crate) use network::network;
+pub(crate) use object::object;
 
 use super::{
     View,

@@ -1,5 +1,7 @@
 //! Tables as `kubectl` has taught people to read them: no lines, a heading, columns that line up.
 
+use std::borrow::Cow;
+
 use comfy_table::{Attribute, Cell as TableCell, Color, ContentArrangement, Table as Layout, presets};
 
 use super::{View, text::printable};
@@ -27,13 +29,13 @@ impl<T: Into<String>> From<T> for Cell {
 /// Rows below a heading.
 #[derive(Debug)]
 pub(crate) struct Table {
-    heading: Vec<&'static str>,
+    heading: Vec<Cow<'static, str>>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    pub(crate) fn new(heading: impl Into<Vec<&'static str>>) -> Self {
-        Self { heading: heading.into(), rows: Vec::new() }
+    pub(crate) fn new<T: Into<Cow<'static, str>>>(heading: impl IntoIterator<Item = T>) -> Self {
+        Self { heading: heading.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
@@ -75,7 +77,7 @@ impl Table {
         if let Some(width) = view.width {
             layout.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
-        let heading = |text: &&str| TableCell::new(text).add_attribute(Attribute::Bold);
+        let heading = |text: &Cow<'static, str>| TableCell::new(text).add_attribute(Attribute::Bold);
         layout.set_header(self.heading.iter().map(heading).collect::<Vec<_>>());
         for row in &self.rows {
             layout.add_row(row.iter().map(table_cell).collect::<Vec<_>>());

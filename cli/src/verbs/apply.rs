@@ -7,7 +7,7 @@ mod wait;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, error::ErrorKind};
 use goliath_proto::agent::v1::{
     ApplyGuestRequest, ApplyGuestResponse, ApplyNetworkRequest, ApplyOutcome, DesiredState, GetNetworkRequest, Guest,
     Network,
@@ -15,12 +15,13 @@ use goliath_proto::agent::v1::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::Session;
+use super::{Session, wrong_command_line};
 use crate::{
-    connection::Agent,
+    connection::{Agent, Server},
     failure::Failure,
     guest_reference::{self, full_name, uid},
     manifest::{self, Document, GuestManifest, Item, NetworkManifest, derived_uid, parse_duration},
+    operator,
     output::print,
     refusal::Refusal,
     style::Tone,
@@ -29,10 +30,10 @@ use ladder::Goal;
 use wait::{GuestTarget, NetworkTarget, Targets};
 pub(crate) use wait::{WaitError, until_gone};
 
-/// Makes guests and networks as files describe them
+/// Makes guests and networks, or with an operator clusters and hosts, as files describe them
 ///
-/// Applying the same again changes nothing. All files are read and checked before anything is sent;
-/// networks go before guests. Where a manifest has no uid, the guest of that cluster and name is meant, and a
+/// Applying the same again changes nothing. With an operator all manifests are checked before the first is applied.
+/// With an agent all files are read and checked before anything is sent; networks go before guests. Where a manifest has no uid, the guest of that cluster and name is meant, and a
 /// new one gets a uid derived from the two: use such a manifest on one host only. Where it has no generation,
 /// the host's is taken, and grown by one when the specification differs.
 #[derive(Debug, Args)]
@@ -41,15 +42,20 @@ Examples:
   goliath apply -f guest.yaml
   goliath apply -f network.yaml -f guest.yaml --wait
   goliath apply -f guest.yaml --wait=running --timeout 30s
-  goliath get guest worker-0 -o yaml | sed 's/vcpus: 1/vcpus: 2/' | goliath apply -f -")]
+  goliath get guest worker-0 -o yaml | sed 's/vcpus: 1/vcpus: 2/' | goliath apply -f -
+  goliath --operator https://operator.example apply -f clusters/ --dry-run
+  goliath --operator https://operator.example apply -f clusters/ --prune team=a")]
 pub(crate) struct ApplyArguments {
-    /// A manifest in YAML, of one or more documents; `-` is the standard input
+    /// A manifest in YAML, of one or more documents; `-` is the standard input; for an operator, a directory of them too
     #[arg(short, long = "file", value_name = "FILE", required = true, num_args = 1..)]
     files: Vec<PathBuf>,
-    /// Let the agent check and admit everything, and change nothing
+    /// Let everything be checked and admitted, and change nothing; an operator tells what would change
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
-    /// Wait until guests are booted (or have come as far as said) and networks are ready
+    /// Delete what matches this selector and is not among the manifests; with an operator
+    #[arg(long, value_name = "SELECTOR")]
+    prune: Option<String>,
+    /// Wait until guests are booted (or have come as far as said) and networks are ready, or clusters are ready
     #[arg(long, value_enum, value_name = "STAGE", num_args = 0..=1, require_equals = true, default_missing_value = "booted")]
     wait: Option<Stage>,
     /// How long to wait
@@ -72,6 +78,12 @@ enum Stage {
 type Applied<T> = Result<T, Failure>;
 
 pub(super) async fn run(session: &Session, arguments: &ApplyArguments) -> Result<(), Failure> {
+    if session.server()? == Server::Operator {
+        return with_operator(session, arguments).await;
+    }
+    if arguments.prune.is_some() {
+        wrong_command_line(ErrorKind::ArgumentConflict, "only an operator prunes: give --operator");
+    }
     let documents = manifest::read(&arguments.files)?;
     let agent = session.agent().await?;
     let guests = guest_reference::list(&agent).await?;
@@ -102,6 +114,19 @@ pub(super) async fn run(session: &Session, arguments: &ApplyArguments) -> Result
             Err(Failure::Partly { failed: failures.len(), total: documents.len(), code })
         }
     }
+}
+
+async fn with_operator(session: &Session, arguments: &ApplyArguments) -> Result<(), Failure> {
+    let ApplyArguments { files, dry_run, prune, wait, timeout } = arguments;
+    if matches!(wait, Some(Stage::Running)) {
+        wrong_command_line(
+            ErrorKind::InvalidValue,
+            "clusters are waited for until they are ready: leave the stage out",
+        );
+    }
+    let wanted =
+        operator::apply::Wanted { files, dry_run: *dry_run, prune: prune.as_deref(), wait: wait.map(|_| *timeout) };
+    operator::apply::run(session, wanted).await
 }
 
 async fn apply_guest(

@@ -1,20 +1,25 @@
 //! `goliath describe`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, error::ErrorKind};
 use goliath_proto::agent::v1::{Certificate, ListCertificatesRequest};
 
 use super::{
     Session,
     get::{get_host, get_network},
+    wrong_command_line,
 };
 use crate::{
-    connection::Agent,
+    connection::{Agent, Server},
     failure::Failure,
     guest_reference::{self, uid},
+    operator,
     output::{describe, print},
 };
 
 /// Tells all there is to know about one thing, and what to do
+///
+/// Of an agent: a guest, a network (by its cluster), or its host. Of an operator: an object of any kind, with what
+/// happened to it lately.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -22,43 +27,41 @@ Examples:
   goliath describe network acme
   goliath describe host")]
 pub(crate) struct DescribeArguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// A guest: conditions, last exit, certificates, what to do
-    Guest {
-        /// cluster/name, name or uid
-        #[arg(value_name = "GUEST")]
-        name: String,
-    },
-    /// A cluster's network on this host, and its peers
-    Network {
-        /// The cluster's name
-        #[arg(value_name = "CLUSTER")]
-        name: String,
-    },
-    /// The host: what it has, and what is left of it
-    Host {
-        /// May be left out: an agent has one host
-        name: Option<String>,
-    },
+    /// guest, network or host; of an operator cluster, host, guest, ...
+    kind: String,
+    /// A guest as cluster/name, name or uid; may be left out for an agent's host
+    name: Option<String>,
 }
 
 pub(super) async fn run(session: &Session, arguments: &DescribeArguments) -> Result<(), Failure> {
-    let agent = session.agent().await?;
+    let DescribeArguments { kind, name } = arguments;
+    let named = || name.as_deref().unwrap_or_else(|| nameless(kind));
+    if session.server()? == Server::Operator {
+        return operator::describe::run(session, kind, named()).await;
+    }
     let view = session.view();
-    print(&match &arguments.what {
-        What::Guest { name } => {
+    print(&match kind.as_str() {
+        "guest" | "guests" => {
+            let name = named();
+            let agent = session.agent().await?;
             let guest = guest_reference::find(&agent, name).await?;
             let certificates = certificates(&agent, uid(&guest)).await;
             describe::guest(&guest, &certificates, &view)
         }
-        What::Network { name } => describe::network(&get_network(&agent, name).await?, &view),
-        What::Host { name } => describe::host(&get_host(&agent, name.as_deref()).await?, &view),
+        "network" | "networks" => {
+            let name = named();
+            describe::network(&get_network(&session.agent().await?, name).await?, &view)
+        }
+        "host" | "hosts" => describe::host(&get_host(&session.agent().await?, name.as_deref()).await?, &view),
+        other => {
+            let message = format!("`{other}` is not a kind: an agent has guests, networks and its host");
+            wrong_command_line(ErrorKind::InvalidValue, message)
+        }
     })
+}
+
+fn nameless(kind: &str) -> ! {
+    wrong_command_line(ErrorKind::MissingRequiredArgument, format!("which {kind}? give its name"))
 }
 
 /// The rest of the page is worth showing without them.

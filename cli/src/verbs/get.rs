@@ -1,19 +1,20 @@
 //! `goliath get`.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, error::ErrorKind};
 use goliath_proto::agent::v1::{
     GetHostRequest, GetNetworkRequest, Guest, Host, Image, ListImagesRequest, ListNetworksRequest, Network,
 };
 use serde::Serialize;
 use tonic::Code;
 
-use super::Session;
+use super::{Session, wrong_command_line};
 use crate::{
-    connection::Agent,
+    connection::{Agent, Server},
     failure::Failure,
     guest_reference::{self, ReferenceError, full_name, uid},
     guest_watch::{Change, GuestWatch},
     manifest::render::GuestForm,
+    operator,
     output::{
         Format, guest, host, image, network, print,
         structured::{self, Notation},
@@ -22,9 +23,10 @@ use crate::{
     refusal::Refusal,
 };
 
-/// Shows what there is: hosts, guests, networks or images
+/// Shows what there is
 ///
-/// Guests and networks come in YAML as `goliath apply` takes them.
+/// An agent has hosts, guests, networks and images; guests and networks come in YAML as `goliath apply` takes them. An
+/// operator has clusters, hosts, guests, certificateauthorities and certificates.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,17 +36,19 @@ Examples:
   goliath get images -o wide
   goliath get hosts -o json | jq '.[].available'")]
 pub(crate) struct GetArguments {
-    /// hosts, guests, networks or images
-    #[arg(value_enum, value_name = "KIND", hide_possible_values = true)]
-    kind: Kind,
+    /// hosts, guests, networks, images; of an operator clusters, hosts, guests, ...
+    kind: String,
     /// Only this one
     name: Option<String>,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Go on with every change; guests only
+    /// Go on with every change; of an agent's, guests only
     #[arg(short, long)]
     watch: bool,
+    /// Only those whose labels match; of an operator's
+    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    selector: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,16 +64,27 @@ enum Kind {
 }
 
 pub(super) async fn run(session: &Session, arguments: &GetArguments) -> Result<(), Failure> {
-    if arguments.watch && arguments.kind != Kind::Guests {
-        let command = &mut <crate::arguments::Arguments as clap::CommandFactory>::command();
-        command.error(clap::error::ErrorKind::ArgumentConflict, "only guests can be watched").exit();
+    if session.server()? == Server::Operator {
+        let GetArguments { kind, name, output, watch, selector } = arguments;
+        let wanted = operator::get::Wanted { kind, name: name.as_deref(), selector, output: *output, watch: *watch };
+        return operator::get::run(session, wanted).await;
+    }
+    let kind = Kind::from_str(&arguments.kind, true).unwrap_or_else(|_| {
+        let message = format!("`{}` is not a kind: an agent has hosts, guests, networks and images", arguments.kind);
+        wrong_command_line(ErrorKind::InvalidValue, message)
+    });
+    if arguments.watch && kind != Kind::Guests {
+        wrong_command_line(ErrorKind::ArgumentConflict, "only guests can be watched");
+    }
+    if !arguments.selector.is_empty() {
+        wrong_command_line(ErrorKind::ArgumentConflict, "only an operator selects by labels");
     }
     let agent = session.agent().await?;
     let name = arguments.name.as_deref();
     let wide = arguments.output == Format::Wide;
     let now = session.view().now;
     let show = Show { session, arguments };
-    match arguments.kind {
+    match kind {
         Kind::Guests if arguments.watch => watch(session, arguments, &agent).await,
         Kind::Guests => {
             let structured = matches!(arguments.output, Format::Json | Format::Yaml);

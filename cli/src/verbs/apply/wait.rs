@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WaitError {
     #[error("gave up after {} s; still waiting:\n{}", after.as_secs(), list(waiting))]
-    TimedOut { after: Duration, waiting: Vec<String> },
+    TimedOut { after: Duration, waiting: Vec<String>, follow: &'static str },
     #[error("guest {name} {why}")]
     Ended { name: String, why: String },
 }
@@ -44,8 +44,8 @@ impl WaitError {
 
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::TimedOut { .. } => {
-                "it goes on without us: goliath get guests -w follows it, --timeout waits longer".to_owned()
+            Self::TimedOut { follow, .. } => {
+                format!("it goes on without us: {follow} follows it, --timeout waits longer")
             }
             Self::Ended { name, .. } => format!("goliath describe guest {name}; goliath logs {name}"),
         }
@@ -98,7 +98,7 @@ pub(super) async fn wait(
         return result;
     }
     let waiting = waiting.into_iter().map(|(name, what)| format!("{name} waits for {what}")).collect();
-    Err(WaitError::TimedOut { after: timeout, waiting }.into())
+    Err(WaitError::TimedOut { after: timeout, waiting, follow: "goliath get guests -w" }.into())
 }
 
 async fn guests(
@@ -183,5 +183,5 @@ pub(crate) async fn until_gone(
     }
     let open = guests.iter().filter(|(uid, _)| watch.holds(uid));
     let waiting = open.map(|(_, name)| format!("{name} to be gone")).collect();
-    Err(WaitError::TimedOut { after: timeout, waiting }.into())
+    Err(WaitError::TimedOut { after: timeout, waiting, follow: "goliath get guests -w" }.into())
 }
