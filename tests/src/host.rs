@@ -17,7 +17,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::Mutex;
 
 use crate::{
-    agent::{AgentFiles, AgentProcess, Client},
+    agent::Client,
+    daemon::{DaemonFiles, DaemonProcess},
     lab::Shared,
     namespace::Machine,
     pki::{Identity, Purpose},
@@ -56,12 +57,12 @@ struct Inner {
     name: String,
     address: Ipv4Addr,
     directory: PathBuf,
-    files: AgentFiles,
+    files: DaemonFiles,
     /// Who vouches for its agent, PEM.
     authority: String,
     /// Whom its agent takes for its operator.
     operator: Identity,
-    agent: Mutex<Option<AgentProcess>>,
+    agent: Mutex<Option<DaemonProcess>>,
     _relays: Vec<Relay>,
     _machine: Machine,
 }
@@ -167,7 +168,8 @@ impl HostPlan {
         for part in ["state", "netns", "pki"] {
             scratch.directory(&format!("{}/{part}", self.name))?;
         }
-        let files = AgentFiles {
+        let files = DaemonFiles {
+            program: program::agent()?,
             namespace: machine.path().to_owned(),
             config: directory.join("agent.toml"),
             log: directory.join("agent.log"),
@@ -318,7 +320,7 @@ impl Host {
     pub async fn start_agent(&self) -> Result<()> {
         let mut agent = self.inner.agent.lock().await;
         anyhow::ensure!(agent.is_none(), "the agent of {} runs already", self.name());
-        *agent = Some(AgentProcess::start(&self.inner.files).await?);
+        *agent = Some(DaemonProcess::start(&self.inner.files).await?);
         Ok(())
     }
 
@@ -355,7 +357,7 @@ impl Host {
 
     /// Its agent's process, while one runs.
     pub async fn agent_pid(&self) -> Option<u32> {
-        self.inner.agent.lock().await.as_ref().and_then(AgentProcess::pid)
+        self.inner.agent.lock().await.as_ref().and_then(DaemonProcess::pid)
     }
 
     /// Its processes that are not the agent: QEMU, virtiofsd and whatever else the agent started.

@@ -116,7 +116,12 @@ impl Lab {
         &self.shared.issuer
     }
 
-    /// The ends of all agents' logs.
+    /// What all hosts of it have in common.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The ends of all logs.
     pub fn log_ends(&self) -> String {
         let logs = self.shared.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.iter().map(|(host, path)| log_end(host, path)).collect()
@@ -138,10 +143,10 @@ fn log_end(host: &str, path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(SHOWN_LINES);
-    format!("--- the agent of {host} said last:\n{}\n", lines.get(from..).unwrap_or_default().join("\n"))
+    format!("--- what {host} said last:\n{}\n", lines.get(from..).unwrap_or_default().join("\n"))
 }
 
-/// Runs a test in a lab of its own. When it fails, the agents' logs are shown; in any case nothing is left behind.
+/// Runs a test in a lab of its own. When it fails, the daemons' logs are shown; in any case nothing is left behind.
 ///
 /// # Panics
 /// When the test fails.

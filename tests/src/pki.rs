@@ -44,6 +44,8 @@ pub enum Purpose {
     Host(IpAddr),
     /// A client.
     Operator,
+    /// A client that belongs to an organisation.
+    Member(&'static str),
     /// A client whose certificate ended an hour ago.
     ExpiredOperator,
 }
@@ -75,6 +77,10 @@ impl Authority {
                 parameters.subject_alt_names =
                     vec![SanType::DnsName(common_name.try_into()?), SanType::IpAddress(address)];
                 ExtendedKeyUsagePurpose::ServerAuth
+            }
+            Purpose::Member(organization) => {
+                parameters.distinguished_name.push(DnType::OrganizationName, organization);
+                ExtendedKeyUsagePurpose::ClientAuth
             }
             Purpose::Operator | Purpose::ExpiredOperator => ExtendedKeyUsagePurpose::ClientAuth,
         };

@@ -12,6 +12,11 @@ pub fn agent() -> Result<PathBuf> {
     built("goliath-agent")
 }
 
+/// The real operator, as `cargo build` left it beside this program.
+pub fn operator() -> Result<PathBuf> {
+    built("goliath-operator")
+}
+
 /// The real command line, as `cargo build` left it beside this program.
 pub fn command_line() -> Result<PathBuf> {
     built("goliath")
