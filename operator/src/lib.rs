@@ -13,3 +13,4 @@ pub mod placement;
 pub mod render;
 pub mod runtime;
 pub mod store;
+pub mod validate;

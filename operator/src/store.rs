@@ -22,6 +22,7 @@ pub use embedded::{EmbeddedStore, OpenError, Options, Statistics};
 pub use error::{FieldProblem, StoreError, Unavailable};
 pub use object::AnyObject;
 pub use selector::Selector;
+pub(crate) use semantics::check_label;
 pub use version::ResourceVersion;
 pub use watch::{Watch, WatchError, WatchEvent, WatchFrom, WatchOptions};
 

@@ -182,7 +182,7 @@ fn problems_of_metadata(object: &AnyObject) -> Vec<FieldProblem> {
     let name = object.kind().check_name(object.name()).map_err(|reason| reason.to_string());
     check("metadata.name".to_owned(), name);
     for (key, value) in metadata.labels.iter().flatten() {
-        check(format!("metadata.labels[{key:?}]"), check_label_key(key).and_then(|()| check_label_value(value)));
+        check(format!("metadata.labels[{key:?}]"), check_label(key, value));
     }
     let mut annotations = 0;
     for (key, value) in metadata.annotations.iter().flatten() {
@@ -210,6 +210,11 @@ fn problems_of_metadata(object: &AnyObject) -> Vec<FieldProblem> {
         check("metadata.ownerReferences".to_owned(), Err("have more than one controller".to_owned()));
     }
     problems
+}
+
+/// Whether this may be a label of an object.
+pub(crate) fn check_label(key: &str, value: &str) -> Result<(), String> {
+    check_label_key(key).and_then(|()| check_label_value(value))
 }
 
 /// A qualified name: `name` or `domain/name`. Finalizers have the same form.
