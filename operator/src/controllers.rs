@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod guest;
 pub mod host;
 pub mod network;
+pub mod placement;
 #[cfg(test)]
 pub(crate) mod tests;
 

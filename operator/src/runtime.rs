@@ -17,6 +17,7 @@ mod tasks;
 pub mod write;
 
 pub use cache::{Cache, Change, Changes};
+pub(crate) use controller::Chain;
 pub use controller::{Controller, Next, ReconcileError, enqueue, run};
 pub use index::{CertificateBy, GuestBy, Indexed};
 pub use queue::{Backoff, Claim, Key, Queue};

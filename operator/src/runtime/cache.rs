@@ -173,7 +173,7 @@ impl<T: Indexed> Cache<T> {
                 WatchError::Store(error) => {
                     failures += 1;
                     let delay = BACKOFF.delay(failures);
-                    warn!(%kind, ?delay, error = %crate::runtime::controller::Chain(&error), "objects cannot be followed");
+                    warn!(%kind, ?delay, error = %crate::runtime::Chain(&error), "objects cannot be followed");
                     tokio::time::sleep(delay).await;
                 }
             }
