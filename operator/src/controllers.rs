@@ -9,6 +9,8 @@ pub mod network;
 pub mod placement;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod whole;
 
 /// What keeps an object until a controller has undone its part.
 pub mod finalizer {

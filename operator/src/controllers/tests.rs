@@ -1,6 +1,8 @@
 //! Objects for tests, and an operator on a real store whose hosts are simulated.
 
 use std::{
+    collections::BTreeMap,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{finalizer, guest, host, network};
+use super::{authority, cluster, finalizer, guest, host, network, placement};
 use crate::{
     agents::{
         Connections, Limits,
@@ -19,6 +21,8 @@ use crate::{
     context::Context,
     network::VniRange,
     objects::{Cluster, Guest, Host, Object, ResourceExt as _},
+    pki::{Authorities, IssuerConfig},
+    render::Templates,
     runtime::{Backoff, Tasks},
     store::{EmbeddedStore, Options, Preconditions, Store as _, StoreError},
 };
@@ -102,12 +106,20 @@ fn network_settings() -> network::Settings {
     network::Settings { vnis, gather: Duration::from_millis(5) }
 }
 
+fn local_issuer() -> Arc<Authorities> {
+    let local: IssuerConfig = serde_json::from_value(json!({ "kind": "local" })).unwrap();
+    let issuers = BTreeMap::from([("local".parse().unwrap(), local)]);
+    Arc::new(Authorities::start(&issuers, Path::new("/nowhere")).unwrap())
+}
+
 /// A store, simulated hosts, and an operator that can be killed at any instant.
 pub(crate) struct Lab {
     pub(crate) world: World,
     pub(crate) store: Arc<EmbeddedStore>,
     runtime: Runtime,
     operator: Option<Operator>,
+    /// Whether the operator has all controllers, or those alone that speak to agents.
+    is_whole: bool,
     _directory: TempDir,
 }
 
@@ -118,8 +130,17 @@ struct Operator {
 }
 
 impl Lab {
-    /// With these hosts, declared and there, and an operator.
+    /// With these hosts, declared and there, and an operator whose controllers are those that speak to agents.
     pub(crate) fn new(hosts: &[&str]) -> Self {
+        Self::with(hosts, false)
+    }
+
+    /// With these hosts, and an operator with all controllers; its issuer is `local`.
+    pub(crate) fn whole(hosts: &[&str]) -> Self {
+        Self::with(hosts, true)
+    }
+
+    fn with(hosts: &[&str], is_whole: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), &Options::default()).unwrap();
         let mut lab = Self {
@@ -127,6 +148,7 @@ impl Lab {
             store: Arc::new(store),
             runtime: Builder::new_current_thread().enable_all().build().unwrap(),
             operator: None,
+            is_whole,
             _directory: directory,
         };
         for name in hosts {
@@ -152,6 +174,11 @@ impl Lab {
             guest::start(&context, &tasks);
             network::start(&context, network_settings(), &tasks);
             host::start(&context, Arc::new(world), host_settings(), &tasks);
+            if self.is_whole {
+                authority::start(&context, &local_issuer(), &tasks);
+                cluster::start(&context, Arc::new(Templates::load(None).unwrap()), &tasks);
+                placement::start(&context, &tasks);
+            }
         });
         self.operator = Some(Operator { runtime, connections });
     }
