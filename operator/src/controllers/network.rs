@@ -18,7 +18,7 @@ mod state;
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -34,7 +34,7 @@ use crate::{
     agents::{Agent, Connections, Heard},
     context::Context,
     network::{GuestPlace, HostPlace, PeerEndpoint, VniRange, Vnis},
-    objects::{Cluster, Guest, Host},
+    objects::{Cluster, Guest, Host, NetworkAllocation},
     runtime::{Cache, Change, GuestBy, Queue, Tasks, run},
     store::Store,
 };
@@ -96,8 +96,8 @@ pub fn start<S: Store, A: Agent>(context: &Context<S, Connections<A>>, settings:
 
     let (followed, hosts) = (Arc::clone(&shared), caches.hosts.clone());
     follow(tasks, &caches.clusters, move |change| cluster_changed(&followed, &hosts, change));
-    let followed = Arc::clone(&shared);
-    follow(tasks, &caches.guests, move |change| guest_changed(&followed, change));
+    let (followed, clusters) = (Arc::clone(&shared), caches.clusters.clone());
+    follow(tasks, &caches.guests, move |change| guest_changed(&followed, &clusters, change));
     let (followed, guests, clusters) = (Arc::clone(&shared), caches.guests.clone(), caches.clusters.clone());
     follow(tasks, &caches.hosts, move |change| host_changed(&followed, &guests, &clusters, change));
     let heard = Arc::clone(&shared);
@@ -107,15 +107,19 @@ pub fn start<S: Store, A: Agent>(context: &Context<S, Connections<A>>, settings:
         Heard::Guest(..) => {}
     });
 
-    let allocator = Allocator { context: context.clone(), shared: Arc::clone(&shared) };
+    let allocator = Allocator::new(context.clone(), Arc::clone(&shared));
     tasks.spawn("networks", run(Arc::new(allocator), shared.allocate.clone(), 1, tasks.stop()));
     let members = Members { context: context.clone(), shared: Arc::clone(&shared) };
     tasks.spawn("network members", run(Arc::new(members), shared.members.clone(), WORKERS, tasks.stop()));
 }
 
-/// Has every change seen, beginning with what is there.
+/// Has every change seen: what is there already before this returns, so that nobody takes for unwanted what was not seen
+/// yet.
 fn follow<T: crate::runtime::Indexed>(tasks: &Tasks, cache: &Cache<T>, see: impl Fn(&Change<T>) + Send + 'static) {
     let (mut changes, stop) = (cache.changes(), tasks.stop());
+    while let Some(change) = changes.try_next() {
+        see(&change);
+    }
     tasks.spawn("networks follow", async move {
         while let Some(change) = stop.run_until_cancelled(changes.next()).await {
             see(&change);
@@ -132,20 +136,27 @@ fn hold_vni(vnis: &mut Vnis, cluster: &Cluster) {
     }
 }
 
+fn network_of(cluster: Option<&Cluster>) -> Option<&NetworkAllocation> {
+    cluster?.status.as_ref()?.network.as_ref()
+}
+
 fn name_of(cluster: &Cluster) -> Option<ClusterName> {
     cluster.metadata.name.as_ref()?.parse().ok()
 }
 
 fn cluster_changed(shared: &Shared, hosts: &Cache<Host>, change: &Change<Cluster>) {
     let Some(name) = change.both().next().and_then(|cluster| name_of(cluster)) else { return };
+    let metadata = |cluster: Option<&Arc<Cluster>>| cluster.map(|cluster| cluster.metadata.clone()).unwrap_or_default();
+    let (was, is) = (metadata(change.old.as_ref()), metadata(change.new.as_ref()));
+    let (old, new) = (network_of(change.old.as_deref()), network_of(change.new.as_deref()));
+    let is_changed = was.generation != is.generation || was.uid != is.uid;
+    if !is_changed && old == new && was.deletion_timestamp == is.deletion_timestamp && was.finalizers == is.finalizers {
+        // Guests were counted, or something was said.
+        return;
+    }
     shared.allocate.push(name.to_string());
-    let addresses = |cluster: Option<&Arc<Cluster>>| {
-        let network = cluster.and_then(|cluster| cluster.status.as_ref()).and_then(|status| status.network.as_ref());
-        network.map(|network| network.host_addresses.clone()).unwrap_or_default()
-    };
-    let (old, new) = (addresses(change.old.as_ref()), addresses(change.new.as_ref()));
-    let generation = |cluster: Option<&Arc<Cluster>>| cluster.and_then(|cluster| cluster.metadata.generation);
-    let is_changed = generation(change.old.as_ref()) != generation(change.new.as_ref());
+    let none = BTreeMap::new();
+    let (old, new) = (old.map_or(&none, |old| &old.host_addresses), new.map_or(&none, |new| &new.host_addresses));
     for host in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let Ok(host_name) = host.as_str().parse::<HostName>() else { continue };
         let member = Member::new(&name, &host_name);
@@ -172,7 +183,7 @@ fn place_of(guest: &Guest, uid: GuestUid) -> Option<GuestPlace> {
     Some(GuestPlace { host, endpoint: PeerEndpoint { address: network.ipv4_address, mac_address } })
 }
 
-fn guest_changed(shared: &Shared, change: &Change<Guest>) {
+fn guest_changed(shared: &Shared, clusters: &Cache<Cluster>, change: &Change<Guest>) {
     let parsed = |guest: &Arc<Guest>| {
         let uid = guest.metadata.uid.as_ref()?.parse().ok()?;
         let cluster: ClusterName = guest.spec.cluster.as_str().parse().ok()?;
@@ -188,31 +199,59 @@ fn guest_changed(shared: &Shared, change: &Change<Guest>) {
         && new.as_ref().is_none_or(|(_, new, _)| new != uid)
     {
         let outdated = shared.state().set_guest(cluster, *uid, None);
-        moved(shared, cluster, place.as_ref(), outdated);
+        moved(shared, clusters, cluster, place.as_ref(), outdated);
     }
     if let Some((cluster, uid, place)) = new {
         let outdated = shared.state().set_guest(&cluster, uid, place.clone());
-        moved(shared, &cluster, place.as_ref(), outdated);
+        moved(shared, clusters, &cluster, place.as_ref(), outdated);
         let left = old.filter(|(_, old, _)| *old == uid).and_then(|(_, _, place)| place);
         if left.as_ref().map(|place| &place.host) != place.as_ref().map(|place| &place.host) {
-            moved(shared, &cluster, left.as_ref(), Vec::new());
+            moved(shared, clusters, &cluster, left.as_ref(), Vec::new());
         }
     }
 }
 
 /// A guest came to a host, or left it: it may have a new member, or one less.
-fn moved(shared: &Shared, cluster: &ClusterName, place: Option<&GuestPlace>, outdated: Vec<Member>) {
+fn moved(
+    shared: &Shared,
+    clusters: &Cache<Cluster>,
+    cluster: &ClusterName,
+    place: Option<&GuestPlace>,
+    outdated: Vec<Member>,
+) {
     shared.push_outdated(outdated);
-    shared.allocate.push(cluster.to_string());
+    if is_for_allocator(shared, clusters, cluster, place) {
+        shared.allocate.push(cluster.to_string());
+    }
     if let Some(place) = place {
         shared.members.push(Key::Member(Member::new(cluster, &place.host)));
     }
 }
 
+/// Whether a guest at a place, or gone from there, changes what is allocated: a large cluster is not gone through for each
+/// of its guests.
+fn is_for_allocator(
+    shared: &Shared,
+    clusters: &Cache<Cluster>,
+    cluster: &ClusterName,
+    place: Option<&GuestPlace>,
+) -> bool {
+    let Some(object) = clusters.get(cluster.as_str()) else { return false };
+    if object.metadata.deletion_timestamp.is_some() {
+        return true;
+    }
+    let Some(network) = network_of(Some(&object)) else { return true };
+    let Some(GuestPlace { host, endpoint }) = place else { return false };
+    let has_address = network.host_addresses.keys().any(|name| name.as_str() == host.as_str());
+    let is_taken = network.host_addresses.values().any(|address| *address == endpoint.address);
+    is_taken || has_address != shared.state().is_wanted(&Member::new(cluster, host))
+}
+
 fn host_changed(shared: &Shared, guests: &Cache<Guest>, clusters: &Cache<Cluster>, change: &Change<Host>) {
     let vtep = |host: &Arc<Host>| host.status.as_ref().and_then(|status| status.underlay_address);
     let (old, new) = (change.old.as_ref().and_then(vtep), change.new.as_ref().and_then(vtep));
-    if old == new && change.old.is_some() == change.new.is_some() {
+    let stays = |host: Option<&Arc<Host>>| host.is_some_and(|host| host.metadata.deletion_timestamp.is_none());
+    if old == new && stays(change.old.as_ref()) == stays(change.new.as_ref()) {
         return;
     }
     let name = change.both().next().and_then(|host| host.metadata.name.clone()).unwrap_or_default();
@@ -224,7 +263,7 @@ fn host_changed(shared: &Shared, guests: &Cache<Guest>, clusters: &Cache<Cluster
         let member = Member::new(&cluster, &host);
         let address = clusters.get(cluster.as_str()).and_then(|cluster| {
             let key = name.parse::<crate::objects::HostName>().ok()?;
-            cluster.status.as_ref()?.network.as_ref()?.host_addresses.get(&key).copied()
+            network_of(Some(&cluster))?.host_addresses.get(&key).copied()
         });
         let place = address.zip(new).map(|(address, vtep)| HostPlace { vtep, address });
         let outdated = shared.state().set_address(&member, address.is_some(), place);

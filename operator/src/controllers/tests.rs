@@ -224,7 +224,8 @@ impl Lab {
         while let Some(mut object) = self.get::<T>(name) {
             change(&mut object);
             match self.runtime.block_on(self.store.replace(&object)) {
-                Err(StoreError::Conflict { .. }) => {}
+                // Somebody else was first; or it has gone, which the next look tells.
+                Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
                 done => return drop(done.unwrap()),
             }
         }

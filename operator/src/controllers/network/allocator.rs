@@ -1,6 +1,10 @@
 //! Writes down what clusters' networks are allocated: VNI, gateway, and an address for each host.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use goliath_proto::values::{ClusterName, HostName, OverlayCidr, Vni};
 
@@ -31,8 +35,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Writes allocations, one cluster at a time: so no VNI is given twice.
 pub(super) struct Allocator<S, A> {
-    pub(super) context: Context<S, Connections<A>>,
-    pub(super) shared: Arc<Shared>,
+    context: Context<S, Connections<A>>,
+    shared: Arc<Shared>,
+    /// The clusters that were looked at last: another one of the same name has no claim on what was given.
+    uids: Mutex<HashMap<ClusterName, Option<String>>>,
 }
 
 /// What stands against a cluster's network: reason and message.
@@ -45,10 +51,9 @@ impl<S: Store, A: Agent> Controller for Allocator<S, A> {
     async fn reconcile(&self, key: &String) -> Result<Next, ReconcileError> {
         let name: ClusterName = key.parse().map_err(|problem| ReconcileError::Retry(format!("{key}: {problem}")))?;
         let store = &*self.context.store;
-        let Some(cluster) = self.context.caches.clusters.get(key) else {
-            self.shared.vnis().release(&name);
-            return Ok(Next::Done);
-        };
+        let cluster = self.context.caches.clusters.get(key);
+        self.forget_former(&name, cluster.as_deref());
+        let Some(cluster) = cluster else { return Ok(Next::Done) };
         let goes = cluster.metadata.deletion_timestamp.is_some();
         if !write::has_finalizer(&*cluster, finalizer::NETWORK) {
             if !goes {
@@ -89,6 +94,28 @@ impl<S: Store, A: Agent> Controller for Allocator<S, A> {
 }
 
 impl<S: Store, A: Agent> Allocator<S, A> {
+    pub(super) fn new(context: Context<S, Connections<A>>, shared: Arc<Shared>) -> Self {
+        Self { context, shared, uids: Mutex::default() }
+    }
+
+    /// Gives back the VNI of a cluster that is gone, whether or not another one has its name.
+    fn forget_former(&self, name: &ClusterName, cluster: Option<&Cluster>) {
+        let mut uids = self.uids.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = match cluster {
+            Some(cluster) => {
+                let uid = &cluster.metadata.uid;
+                uids.insert(name.clone(), uid.clone()).is_some_and(|former| former != *uid)
+            }
+            None => {
+                uids.remove(name);
+                true
+            }
+        };
+        if is_gone {
+            self.shared.vnis().release(name);
+        }
+    }
+
     /// The allocation as it shall be written, and what stands against a part of it.
     fn allocation(
         &self,

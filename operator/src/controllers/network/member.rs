@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     network,
     objects::Cluster,
-    runtime::{Controller, Next, ReconcileError},
+    runtime::{Controller, GuestBy, Next, ReconcileError},
     store::Store,
 };
 
@@ -49,6 +49,9 @@ pub(super) struct Members<S, A> {
 /// What to do for a member.
 #[derive(Debug, Clone, PartialEq)]
 enum Step {
+    /// The agent did not say yet what it has; then its members are looked at.
+    Wait,
+    /// It has what it shall have.
     Nothing,
     /// One message with all that differs.
     Tell(Box<pb::ApplyNetworkRequest>),
@@ -65,7 +68,12 @@ impl<S: Store, A: Agent> Controller for Members<S, A> {
             Key::Member(member) => {
                 let Some(link) = self.context.connections.get(member.host.as_str()) else { return Ok(Next::Done) };
                 match self.decide(member) {
-                    Step::Nothing => Ok(Next::Done),
+                    Step::Wait => Ok(Next::Done),
+                    Step::Nothing => {
+                        // As it is now the agent has nothing against it.
+                        self.problem(member, None);
+                        Ok(Next::Done)
+                    }
                     Step::Tell(request) => {
                         let told = self.tell(member, &link, *request).await;
                         self.shared.state().was_told(member);
@@ -105,7 +113,7 @@ impl<S: Store, A: Agent> Members<S, A> {
         let cluster = self.context.caches.clusters.get(member.cluster.as_str());
         let mut state = self.shared.state();
         if !state.is_listed(&member.host) {
-            return Step::Nothing;
+            return Step::Wait;
         }
         let wanted = cluster.as_deref().filter(|_| state.is_wanted(member)).and_then(|cluster| wanted(cluster, member));
         match (wanted, state.held(member)) {
@@ -134,9 +142,17 @@ impl<S: Store, A: Agent> Members<S, A> {
                 }))
             }
             // Another operator's, perhaps: what no object tells of is left alone.
-            (None, Some(_)) if cluster.is_some() && !state.is_wanted(member) => Step::Remove,
+            (None, Some(_)) if cluster.is_some() && !state.is_wanted(member) && !self.has_guests(member) => {
+                Step::Remove
+            }
             (None, _) => Step::Nothing,
         }
+    }
+
+    /// Whether guests of the cluster are bound to the host, as the cache has it at this moment.
+    fn has_guests(&self, member: &Member) -> bool {
+        let bound = self.context.caches.guests.by(GuestBy::Host, member.host.as_str());
+        bound.iter().any(|guest| guest.spec.cluster.as_str() == member.cluster.as_str())
     }
 
     async fn tell(

@@ -182,7 +182,46 @@ fn a_vni_that_another_cluster_has_is_refused_and_such_a_cluster_can_go() {
     });
     assert!(lab.get::<Cluster>("blue").unwrap().status.unwrap().network.is_none());
     lab.delete::<Cluster>("blue");
-    lab.until(|lab| lab.get::<Cluster>("blue").map(|cluster| format!("{:?}", cluster.status)));
+    until_gone(&lab, "blue");
+}
+
+/// A host that was cut off after the last guest of a cluster went from it, and before it was told to leave the network.
+fn cut_off_with_the_network() -> Lab {
+    let mut lab = Lab::new(&HOSTS);
+    lab.create(&cluster("acme"));
+    lab.create(&member(0, 0, "host-a"));
+    lab.until(unfinished);
+    lab.kill_operator();
+    let uid = *lab.world.guests("host-a").first().unwrap();
+    lab.world.delete_by_hand("host-a", uid);
+    lab.until(|lab| (!lab.world.guests("host-a").is_empty()).then(|| "the guest stays".to_owned()));
+    lab.change::<Guest>("acme.default-0", |guest| guest.metadata.finalizers = None);
+    lab.delete::<Guest>("acme.default-0");
+    lab.fail("host-a", Faults { unreachable: true, ..Faults::default() });
+    lab.start_operator();
+    lab.delete::<Cluster>("acme");
+    lab
+}
+
+fn until_gone(lab: &Lab, cluster: &str) {
+    lab.until(|lab| lab.get::<Cluster>(cluster).map(|cluster| format!("{:?}", cluster.status)));
+}
+
+#[test]
+fn a_cluster_waits_for_a_host_that_may_have_its_network() {
+    let lab = cut_off_with_the_network();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(lab.get::<Cluster>("acme").is_some(), "host-a did not say that it has left the network");
+    lab.fail("host-a", Faults::default());
+    until_gone(&lab, "acme");
+    assert!(lab.world.networks("host-a").is_empty());
+}
+
+#[test]
+fn a_cluster_does_not_wait_for_a_host_that_was_forgotten() {
+    let lab = cut_off_with_the_network();
+    lab.delete::<crate::objects::Host>("host-a");
+    until_gone(&lab, "acme");
 }
 
 #[derive(Debug, Clone, Copy)]
