@@ -18,25 +18,29 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 fn definition(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            drop_unknown_formats(schema);
+            make_structural(schema);
         }
     }
     definition
 }
 
-/// Rust's own number formats mean nothing to the API server; their bounds stay.
-fn drop_unknown_formats(schema: &mut JSONSchemaProps) {
+/// Leaves out what the API server does not know: Rust's own number formats, whose bounds stay, and patterns of keys, which
+/// it forbids and the types check.
+fn make_structural(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref().is_some_and(|format| !FORMATS.contains(&format)) {
         schema.format = None;
     }
+    if let Some(values) = schema.pattern_properties.take().and_then(|patterns| patterns.into_values().next()) {
+        schema.additional_properties = Some(JSONSchemaPropsOrBool::Schema(Box::new(values)));
+    }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        drop_unknown_formats(property);
+        make_structural(property);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        drop_unknown_formats(items);
+        make_structural(items);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        drop_unknown_formats(values);
+        make_structural(values);
     }
 }
 
@@ -69,6 +73,7 @@ mod tests {
     fn structural(schema: &JSONSchemaProps, path: &str) {
         assert!(schema.type_.is_some(), "{path} has no type");
         assert!(schema.ref_path.is_none(), "{path} has a reference");
+        assert!(schema.pattern_properties.is_none(), "{path} has patterns of keys");
         assert_ne!(schema.x_kubernetes_preserve_unknown_fields, Some(true), "{path} takes unknown fields");
         if schema.type_.as_deref() == Some("array") {
             assert!(schema.max_items.is_some(), "{path} may have any number of items");
