@@ -14,7 +14,7 @@ use super::{
     certificates,
     change::{Blueprint, CONFIGURATION, Change, configuration, keeps_data},
     group::{Group, name_of, object_name},
-    health::{Health, health, is_leaving, is_settled, waits_for},
+    health::{Health, health, is_leaving, is_refused, is_settled, waits_for},
     status::{self, Progress},
 };
 use crate::{
@@ -486,7 +486,9 @@ fn next_to_disrupt<'s, 'a>(tier: &[&'s Slot<'a>]) -> Option<&'s Slot<'a>> {
 pub(super) fn why_not_ready(slot: &Slot<'_>) -> String {
     match &slot.state {
         State::Empty => format!("{} is not there", slot.name),
-        State::Filled(..) if slot.is_serving() => format!("{} has not taken the last change up", slot.name),
+        State::Filled(guest, _) if slot.is_serving() && !is_refused(guest) => {
+            format!("{} has not taken the last change up", slot.name)
+        }
         State::Blocked(guest) | State::Filled(guest, _) => waits_for(guest),
     }
 }

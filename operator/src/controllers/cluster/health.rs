@@ -38,6 +38,12 @@ pub(super) fn is_settled(guest: &Guest) -> bool {
     })
 }
 
+/// Whether its agent has something against its latest spec.
+pub(super) fn is_refused(guest: &Guest) -> bool {
+    let applied = guest.status.as_ref().and_then(|status| status.conditions.get("Applied"));
+    applied.is_some_and(|applied| applied.status == ConditionStatus::False)
+}
+
 /// Conditions in the order in which a guest gets them: the first that does not hold tells where it stands.
 const WAY: [&str; 9] = [
     "Scheduled",

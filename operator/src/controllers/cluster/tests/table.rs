@@ -136,6 +136,21 @@ fn one_that_serves_waits_for_the_others_and_says_for_which() {
 }
 
 #[test]
+fn a_change_that_an_agent_refuses_stops_there_and_can_be_taken_back() {
+    let mut world = World::settled(three_and_two());
+    world.edit(|cluster| cluster.spec.masters.machine.memory = "900GiB".parse().unwrap());
+    assert_eq!(decided(&world), ["~acme.master-2"]);
+    world.reconcile(usize::MAX);
+    // The guest runs on as it was.
+    set(&mut world, "acme.master-2", "Applied", ConditionStatus::False, "the host lacks 800 GiB of memory");
+    assert_eq!(decided(&world), [] as [&str; 0]);
+    let message = told(&world, "Progressing").2;
+    assert!(message.ends_with("acme.master-2: Applied is false: the host lacks 800 GiB of memory"), "{message}");
+    world.edit(|cluster| cluster.spec.masters.machine.memory = "3GiB".parse().unwrap());
+    assert_eq!(decided(&world), ["~acme.master-2"], "its own remedy comes before all others");
+}
+
+#[test]
 fn guests_that_a_manifest_broke_are_mended_at_once() {
     let mut world = World::settled(three_and_two());
     for guest in ["acme.default-0", "acme.default-1"] {
