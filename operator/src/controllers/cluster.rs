@@ -42,9 +42,8 @@ pub use decide::{Action, DISCARD_MASTER_DATA, Decision, View, decide};
 const WORKERS: usize = 4;
 /// Writes of one cluster that are under way at once: they share the disk's flushes.
 const WRITES: usize = 64;
-/// A cluster with something wrong in its manifest is looked at again after a while, since not everything that it depends
-/// on tells of its changes.
-const LOOK_AGAIN: Duration = Duration::from_mins(5);
+/// Every cluster is looked at again after a while, since some things come with time alone.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Keeps clusters as their manifests have them, until the tasks are stopped.
 pub fn start<S: Store, C>(context: &Context<S, C>, templates: Arc<Templates>, tasks: &Tasks) {

@@ -14,7 +14,7 @@ use super::{
     certificates,
     change::{Blueprint, CONFIGURATION, Change, configuration, keeps_data},
     group::{Group, name_of, object_name},
-    health::{Health, health, is_leaving, is_refused, is_settled, waits_for},
+    health::{Health, health, is_leaving, is_refused, is_settled, is_turned_away, waits_for},
     status::{self, Progress},
 };
 use crate::{
@@ -30,6 +30,9 @@ use crate::{
 
 /// On Clusters: its value is the generation whose change may cost masters their data disks.
 pub const DISCARD_MASTER_DATA: &str = "goliath.dev/discard-master-data";
+
+/// Why a guest is made again that never was where it should be: there is nothing to lose.
+const HOST: &str = "host";
 
 /// All that a decision depends on.
 #[derive(Debug, Clone, Copy)]
@@ -271,6 +274,10 @@ impl<'a> Builder<'a> {
                 let state = match guests.get(name.as_str()) {
                     None => State::Empty,
                     Some(guest) if is_leaving(guest) || !is_owned(cluster, &guest.metadata) => State::Blocked(guest),
+                    // Its uid stays with that host, which may have begun with it; another one asks another host.
+                    Some(guest) if is_turned_away(guest, self.view.now) => {
+                        State::Filled(guest, Change::Replace(vec![HOST]))
+                    }
                     Some(guest) => {
                         let change = blueprint.change(guest).map_err(|problem| format!("{name}: {problem}"))?;
                         State::Filled(guest, change)
@@ -382,12 +389,12 @@ impl<'a> Builder<'a> {
 
     /// A master's data disk is the cluster's memory: what a member of etcd knew does not come back with its name.
     fn is_held(&self, slot: &Slot<'_>) -> bool {
-        let State::Filled(guest, Change::Replace(_)) = &slot.state else { return false };
+        let State::Filled(guest, Change::Replace(fields)) = &slot.state else { return false };
         let metadata = &self.view.cluster.metadata;
         let allowed = metadata.annotations.as_ref().and_then(|annotations| annotations.get(DISCARD_MASTER_DATA));
         let allowed =
             allowed.zip(metadata.generation).is_some_and(|(text, generation)| *text == generation.to_string());
-        self.is_master(slot) && keeps_data(guest) && !allowed
+        self.is_master(slot) && keeps_data(guest) && *fields != [HOST] && !allowed
     }
 
     fn disrupt(&mut self, slot: &Slot<'_>) {

@@ -1,5 +1,7 @@
 //! What can be seen of guests.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::objects::{ConditionStatus, Guest, ResourceExt as _};
 
 /// Whether a guest does its work, as far as can be seen.
@@ -42,6 +44,21 @@ pub(super) fn is_settled(guest: &Guest) -> bool {
 pub(super) fn is_refused(guest: &Guest) -> bool {
     let applied = guest.status.as_ref().and_then(|status| status.conditions.get("Applied"));
     applied.is_some_and(|applied| applied.status == ConditionStatus::False)
+}
+
+/// So long a host may refuse a new guest before another one is asked: room may come, or a cordon be lifted.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Whether the host that was chosen does not take the guest: it was full by its own count, or was cordoned meanwhile. The
+/// guest was never there.
+pub(super) fn is_turned_away(guest: &Guest, now: Timestamp) -> bool {
+    guest.status.as_ref().is_some_and(|status| {
+        let refusal = status.conditions.get("Applied").filter(|applied| applied.status == ConditionStatus::False);
+        let refusal = refusal.filter(|applied| ["HostFull", "HostCordoned"].contains(&applied.reason.as_str()));
+        let is_unknown_there = status.phase.is_none() && status.observed_generation.is_none();
+        is_unknown_there
+            && refusal.is_some_and(|refusal| now.duration_since(refusal.last_transition_time.0) >= PATIENCE)
+    })
 }
 
 /// Conditions in the order in which a guest gets them: the first that does not hold tells where it stands.

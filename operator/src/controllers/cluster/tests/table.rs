@@ -151,6 +151,27 @@ fn a_change_that_an_agent_refuses_stops_there_and_can_be_taken_back() {
 }
 
 #[test]
+fn a_guest_that_its_host_turns_away_is_made_again_for_another() {
+    let mut world = World::settled(three_and_two());
+    let refuse = |world: &mut World, reason: &str, since: i64| {
+        let guest = Arc::make_mut(world.guests.get_mut("acme.master-1").unwrap());
+        let since = jiff::Timestamp::from_second(now().as_second() - since).unwrap();
+        guest.status = None;
+        let conditions = &mut guest.status.get_or_insert_default().conditions;
+        conditions.set("Applied", ConditionStatus::False, reason, "it lacks 2 GiB of memory", None, since);
+    };
+    refuse(&mut world, "HostFull", 29);
+    assert_eq!(decided(&world), [] as [&str; 0], "room may come");
+    refuse(&mut world, "Invalid", 1000);
+    assert_eq!(decided(&world), [] as [&str; 0], "another host would say the same");
+    refuse(&mut world, "HostFull", 30);
+    assert_eq!(decided(&world), ["-acme.master-1"], "though it has data disks: they are nowhere");
+    let guest = Arc::make_mut(world.guests.get_mut("acme.master-1").unwrap());
+    guest.status.get_or_insert_default().observed_generation = Some(2);
+    assert_eq!(decided(&world), [] as [&str; 0], "it was there");
+}
+
+#[test]
 fn guests_that_a_manifest_broke_are_mended_at_once() {
     let mut world = World::settled(three_and_two());
     for guest in ["acme.default-0", "acme.default-1"] {
