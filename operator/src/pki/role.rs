@@ -35,6 +35,7 @@ pub struct RoleSettings {
     code_signing_flag: bool,
     email_protection_flag: bool,
     enforce_hostnames: bool,
+    generate_lease: bool,
     #[serde(deserialize_with = "list")]
     ext_key_usage: Vec<String>,
     #[serde(deserialize_with = "list")]
@@ -45,6 +46,7 @@ pub struct RoleSettings {
     #[serde(deserialize_with = "list")]
     key_usage: Vec<String>,
     max_ttl: u64,
+    no_store: bool,
     not_after: String,
     #[serde(deserialize_with = "list")]
     organization: Vec<String>,
@@ -104,6 +106,7 @@ impl RoleSettings {
             code_signing_flag: false,
             email_protection_flag: false,
             enforce_hostnames: true,
+            generate_lease: false,
             ext_key_usage: Vec::new(),
             ext_key_usage_oids: Vec::new(),
             issuer_ref: "default".to_owned(),
@@ -111,6 +114,8 @@ impl RoleSettings {
             key_type: "ec".to_owned(),
             key_usage: vec!["DigitalSignature".to_owned(), "KeyAgreement".to_owned()],
             max_ttl: 0,
+            // A fleet renews hundreds of thousands of certificates a year, and nobody looks for one by its number.
+            no_store: true,
             not_after: String::new(),
             organization: Vec::new(),
             ou: Vec::new(),
