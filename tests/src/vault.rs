@@ -314,6 +314,12 @@ impl Vault {
         self.http.request(method, format!("{}/v1/{path}", self.address()))
     }
 
+    /// Calls Vault as root, and goes away after some time without waiting for the answer.
+    pub async fn give_up(&self, method: Method, path: &str, after: Duration) {
+        let request = self.request(method, path).header("X-Vault-Token", &self.root_token);
+        let _ = tokio::time::timeout(after, request.send()).await;
+    }
+
     /// Calls Vault as root.
     pub async fn call(&self, method: Method, path: &str, body: Value) -> Result<Value> {
         let mut request = self.request(method, path).header("X-Vault-Token", &self.root_token);

@@ -31,10 +31,21 @@ pub struct Wrapped {
 struct Call {
     method: RequestMethod,
     path: String,
-    body: Option<Value>,
+    body: Body,
     /// How long the answer is kept for whoever unwraps it.
     wrap: Option<Duration>,
 }
+
+#[derive(Clone)]
+enum Body {
+    None,
+    Json(Value),
+    /// See [`Session::delete_to_the_end`].
+    Unread,
+}
+
+/// More than servers buffer, and less than Go's reads away behind an answer to keep the connection.
+const UNREAD: usize = 128 << 10;
 
 impl Endpoint for Call {
     type Response = Value;
@@ -50,7 +61,11 @@ impl Endpoint for Call {
     }
 
     fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
-        Ok(self.body.as_ref().map(|body| body.to_string().into_bytes()))
+        Ok(match &self.body {
+            Body::None => None,
+            Body::Json(body) => Some(body.to_string().into_bytes()),
+            Body::Unread => Some(vec![b'-'; UNREAD]),
+        })
     }
 }
 
@@ -73,13 +88,22 @@ impl Session {
 
     /// Makes or changes what is there.
     pub async fn write(&self, path: &str, body: Value) -> Result<(), CallError> {
-        let call = Call { method: RequestMethod::POST, path: path.to_owned(), body: Some(body), wrap: None };
+        let call = Call { method: RequestMethod::POST, path: path.to_owned(), body: Body::Json(body), wrap: None };
         self.exchange(call).await.map(drop)
     }
 
     /// Removes what is there; most of Vault's paths take it well if nothing is.
     pub async fn delete(&self, path: &str) -> Result<(), CallError> {
-        let call = Call { method: RequestMethod::DELETE, path: path.to_owned(), body: None, wrap: None };
+        let call = Call { method: RequestMethod::DELETE, path: path.to_owned(), body: Body::None, wrap: None };
+        self.exchange(call).await.map(drop)
+    }
+
+    /// Removes what is there even where this process ends meanwhile: what Vault began it ends.
+    ///
+    /// Vault gives a request up when its client goes away. A server of Go notices that only once it has read the whole
+    /// request, and of a removal Vault reads no more than tells that it is no JSON: so this one has a body.
+    pub async fn delete_to_the_end(&self, path: &str) -> Result<(), CallError> {
+        let call = Call { method: RequestMethod::DELETE, path: path.to_owned(), body: Body::Unread, wrap: None };
         self.exchange(call).await.map(drop)
     }
 
@@ -89,7 +113,7 @@ impl Session {
         struct Answer {
             wrap_info: Wrapped,
         }
-        let call = Call { method: RequestMethod::POST, path: path.to_owned(), body: Some(body), wrap: Some(ttl) };
+        let call = Call { method: RequestMethod::POST, path: path.to_owned(), body: Body::Json(body), wrap: Some(ttl) };
         let answer: Answer = parse(path, self.exchange(call).await?)?;
         Ok(answer.wrap_info)
     }
@@ -99,10 +123,11 @@ impl Session {
         method: RequestMethod,
         path: &str,
     ) -> Result<Option<T>, CallError> {
-        let call = Call { method, path: path.to_owned(), body: None, wrap: None };
+        let call = Call { method, path: path.to_owned(), body: Body::None, wrap: None };
         match self.exchange(call).await {
             Ok(mut answer) => Ok(Some(parse(path, answer.get_mut("data").map(Value::take).unwrap_or_default())?)),
-            Err(CallError::Refused { code: 404, .. }) => Ok(None),
+            // Where nothing is Vault says no more than that; it has words where nothing can be.
+            Err(CallError::Refused { code: 404, errors }) if errors.is_empty() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use goliath_vault::{Session, VaultError};
+use goliath_vault::{CallError, Session, VaultError};
 use serde_json::{Value, json};
 use tracing::info;
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use crate::objects::{ClusterName, HostName};
 
 /// The policy that the operator's own token needs, with AppRole mounted at `approle`.
 pub const OPERATOR_POLICY: &str = include_str!("operator-policy.hcl");
+
+/// The name of the root among a mount's issuers.
+const ROOT: &str = "root";
 
 /// Vault, as the operator keeps it.
 pub struct VaultPki {
@@ -101,9 +104,12 @@ impl VaultPki {
             }
             Change::GenerateRoot { mount, common_name, ttl } => {
                 let body = json!({
-                    "common_name": common_name, "issuer_name": "root", "ttl": ttl, "key_type": "ec", "key_bits": 256,
+                    "common_name": common_name, "issuer_name": ROOT, "ttl": ttl, "key_type": "ec", "key_bits": 256,
                 });
                 self.write(&format!("{mount}/root/generate/internal"), body).await
+            }
+            Change::MakeRootDefault { mount } => {
+                self.write(&format!("{mount}/config/issuers"), json!({"default": ROOT})).await
             }
             Change::WriteRole { mount, role, settings } => {
                 self.write(&format!("{mount}/roles/{role}"), to_json(settings)?).await
@@ -207,10 +213,24 @@ impl VaultPki {
         }
         let mount = cluster::mount(cluster);
         if self.mount(&mount).await?.is_some_and(|(mark, _)| mark.is_of(&owner)) {
-            self.delete(&format!("sys/mounts/{mount}")).await?;
+            self.require_whole(&mount).await?;
+            let path = format!("sys/mounts/{mount}");
+            self.session.delete_to_the_end(&path).await.map_err(|error| PkiError::of_call(&path, error))?;
             info!(%cluster, "in Vault: the cluster's PKI is gone");
         }
         Ok(())
+    }
+
+    /// Refuses a mount whose removal was begun: Vault answers nothing below it.
+    async fn require_whole(&self, mount: &str) -> Result<(), PkiError> {
+        let path = format!("{mount}/issuers");
+        match self.session.list(&path).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused { code: 404, errors }) if errors.iter().any(|error| error.contains("tainted")) => {
+                Err(PkiError::Interrupted { mount: mount.to_owned() })
+            }
+            Err(error) => Err(PkiError::of_call(&path, error)),
+        }
     }
 
     async fn secret_id_accessors(&self, host: &HostName) -> Result<Vec<String>, PkiError> {

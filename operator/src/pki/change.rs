@@ -32,6 +32,12 @@ pub enum Change {
         /// Its life in seconds.
         ttl: u64,
     },
+    /// Makes the root the issuer of roles, where that came to an end half-way: Vault gives up what it does for us when we
+    /// are killed.
+    MakeRootDefault {
+        /// Where.
+        mount: String,
+    },
     /// Makes a role, or sets it right.
     WriteRole {
         /// Where.
@@ -105,6 +111,7 @@ impl fmt::Display for Change {
                 write!(formatter, "set the longest life of {mount} to {max_lease_ttl} s")
             }
             Self::GenerateRoot { mount, .. } => write!(formatter, "make the root CA of {mount}"),
+            Self::MakeRootDefault { mount } => write!(formatter, "make the root CA of {mount} the default issuer"),
             Self::WriteRole { mount, role, .. } => write!(formatter, "write the role {mount}/roles/{role}"),
             Self::DeleteRole { mount, role } => write!(formatter, "remove the role {mount}/roles/{role}"),
             Self::WritePolicy { name, .. } => write!(formatter, "write the policy {name}"),

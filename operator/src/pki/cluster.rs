@@ -29,7 +29,9 @@ pub struct ClusterPki {
 pub struct ObservedCluster {
     /// Whose the mount is, and the longest life it gives, in seconds.
     pub mount: Option<(Mark, u64)>,
-    /// The root CA.
+    /// Whether there is an issuer, be it the default or not.
+    pub has_issuer: bool,
+    /// The root CA, which is the default issuer.
     pub root: Option<RootCertificate>,
     /// What is in the mount; none for a role that does not look like one of ours.
     pub roles: BTreeMap<String, Option<RoleSettings>>,
@@ -109,12 +111,14 @@ impl ClusterPki {
             }
             Some(_) => {}
         }
-        if observed.root.is_none() {
+        if !observed.has_issuer {
             let common_name = match &spec.common_name {
                 Some(name) => name.to_string(),
                 None => format!("{} root CA", spec.cluster),
             };
             changes.push(Change::GenerateRoot { mount: mount.clone(), common_name, ttl: max_lease_ttl });
+        } else if observed.root.is_none() {
+            changes.push(Change::MakeRootDefault { mount: mount.clone() });
         }
         for role in observed.roles.keys().filter(|name| spec.roles.iter().all(|role| role.name.as_str() != *name)) {
             changes.push(Change::DeleteRole { mount: mount.clone(), role: role.clone() });

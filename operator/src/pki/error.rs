@@ -64,6 +64,16 @@ pub enum PkiError {
         /// Where it should be.
         mount: String,
     },
+    /// A removal that Vault gave up half-way. It waits for ever in another one, and with it all that is asked of it: seen
+    /// with Vault 1.21.
+    #[error(
+        "Vault was interrupted while it removed {mount}, and may stop altogether if it is asked again: restart it, or seal \
+         and unseal it, then run `vault secrets disable {mount}`"
+    )]
+    Interrupted {
+        /// What is half there.
+        mount: String,
+    },
     /// A host has credentials already; nobody is told them twice.
     #[error("host {0} has credentials already: rotate them to get new ones")]
     AlreadyIssued(HostName),
@@ -93,6 +103,7 @@ impl PkiError {
             Self::Forbidden { .. } => "VaultForbidden",
             Self::Conflict(_) => "VaultConflict",
             Self::NoAppRole { .. } => "VaultAppRoleMissing",
+            Self::Interrupted { .. } => "VaultInterrupted",
             Self::AlreadyIssued(_) => "CredentialsAlreadyIssued",
             Self::UnknownIssuer(_) => "UnknownIssuer",
             Self::NoUid(_) => "InvalidUid",

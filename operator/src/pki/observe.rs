@@ -27,6 +27,11 @@ struct MountConfig {
 }
 
 #[derive(Deserialize)]
+struct Issuers {
+    default: String,
+}
+
+#[derive(Deserialize)]
 struct Certificate {
     certificate: String,
 }
@@ -77,7 +82,10 @@ impl VaultPki {
         if !matches!(observed.mount, Some((Mark::Ours(_), _))) {
             return Ok(observed);
         }
-        observed.root = self.root(&mount).await?;
+        observed.has_issuer = !self.list(&format!("{mount}/issuers")).await?.is_empty();
+        if observed.has_issuer {
+            observed.root = self.root(&mount).await?;
+        }
         for role in self.list(&format!("{mount}/roles")).await? {
             let settings: Option<Value> = self.read(&format!("{mount}/roles/{role}")).await?;
             if let Some(settings) = settings {
@@ -89,6 +97,7 @@ impl VaultPki {
 
     /// What Vault holds for a host.
     pub async fn observe_host(&self, host: &HostName) -> Result<ObservedHost, PkiError> {
+        let accessor = self.accessor().await?;
         let name = host::login_name(host);
         let role = self.app_role_path(&name);
         let app_role = match self.read::<Value>(&role).await? {
@@ -109,7 +118,7 @@ impl VaultPki {
                 .map(|alias| ObservedAlias { id: alias.id, accessor: alias.mount_accessor, name: alias.name })
                 .collect(),
         });
-        Ok(ObservedHost { accessor: self.accessor().await?, app_role, entity })
+        Ok(ObservedHost { accessor, app_role, entity })
     }
 
     pub(super) async fn mount(&self, mount: &str) -> Result<Option<(Mark, u64)>, PkiError> {
@@ -136,14 +145,14 @@ impl VaultPki {
     }
 
     pub(super) async fn root(&self, mount: &str) -> Result<Option<RootCertificate>, PkiError> {
-        if self.list(&format!("{mount}/issuers")).await?.is_empty() {
+        let issuers: Option<Issuers> = self.read(&format!("{mount}/config/issuers")).await?;
+        if issuers.is_none_or(|issuers| issuers.default.is_empty()) {
             return Ok(None);
         }
         let path = format!("{mount}/cert/ca");
-        let unexpected = |detail: &str| VaultError::Unexpected { path: path.clone(), detail: detail.to_owned() };
-        let found: Option<Certificate> = self.read(&path).await?;
-        let certificate = found.ok_or_else(|| unexpected("there are issuers, but none is the default"))?.certificate;
-        let root = RootCertificate::read(certificate).ok_or_else(|| unexpected("the root is no certificate in PEM"))?;
+        let Some(Certificate { certificate }) = self.read(&path).await? else { return Ok(None) };
+        let root = RootCertificate::read(certificate)
+            .ok_or_else(|| VaultError::Unexpected { path, detail: "the root is no certificate in PEM".to_owned() })?;
         Ok(Some(root))
     }
 

@@ -52,11 +52,13 @@ struct Model {
     cluster: ObservedCluster,
     host: ObservedHost,
     roots: u64,
+    /// The last that was made.
+    root: Option<RootCertificate>,
 }
 
 impl Model {
     fn empty() -> Self {
-        Self { cluster: ObservedCluster::default(), host: nothing(), roots: 0 }
+        Self { cluster: ObservedCluster::default(), host: nothing(), roots: 0, root: None }
     }
 
     fn carry_out(&mut self, change: &Change) {
@@ -68,11 +70,14 @@ impl Model {
             }
             Change::TuneMount { max_lease_ttl, .. } => cluster.mount.as_mut().unwrap().1 = max_lease_ttl,
             Change::GenerateRoot { common_name, .. } => {
-                assert!(cluster.mount.is_some() && cluster.root.is_none());
+                assert!(cluster.mount.is_some() && !cluster.has_issuer);
                 self.roots += 1;
                 let certificate = format!("{common_name} {}", self.roots);
-                cluster.root = Some(RootCertificate { certificate, not_after: Timestamp::UNIX_EPOCH });
+                self.root = Some(RootCertificate { certificate, not_after: Timestamp::UNIX_EPOCH });
+                cluster.root.clone_from(&self.root);
+                cluster.has_issuer = true;
             }
+            Change::MakeRootDefault { .. } => cluster.root.clone_from(&self.root),
             Change::WriteRole { role, settings, .. } => {
                 cluster.roles.insert(role, Some(*settings));
             }
@@ -133,6 +138,7 @@ proptest! {
     fn killed_anywhere_and_whatever_was_wanted_before_the_end_is_the_same(
         steps in proptest::collection::vec((wanted(), 0..40_usize), 0..4),
         last in wanted(),
+        half_a_root in any::<bool>(),
         strange in any::<bool>(),
     ) {
         let mut vault = Model::empty();
@@ -148,7 +154,11 @@ proptest! {
             entity.policies.insert("goliath-pki-other".to_owned());
             vault.cluster.roles.insert("open".to_owned(), None);
         }
-        let root = vault.cluster.root.clone();
+        if half_a_root {
+            // Killed while Vault made it.
+            vault.cluster.root = None;
+        }
+        let root = vault.root.clone();
         for change in vault.changes(&last.cluster, &last.host) {
             vault.carry_out(&change);
         }

@@ -71,6 +71,38 @@ impl Lab {
         self.agent(&self.pki.issue_host_credentials(&login.host, login.uid, WRAP).await?)
     }
 
+    /// The names of the CAs in a cluster's mount.
+    pub(crate) async fn issuers(&self, cluster: &str) -> Result<Vec<String>> {
+        let list = Method::from_bytes(b"LIST")?;
+        let found = self.vault.call(list, &format!("pki-{cluster}/issuers"), Value::Null).await?;
+        let issuers = found.pointer("/data/key_info").and_then(Value::as_object).unwrap();
+        let name = |issuer: &Value| issuer.pointer("/issuer_name").and_then(Value::as_str).unwrap().to_owned();
+        Ok(issuers.values().map(name).collect())
+    }
+
+    /// All that bears a name of Goliath's.
+    pub(crate) async fn left_in_vault(&self) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        for (path, pointer) in [
+            ("sys/mounts", "/data"),
+            ("sys/policies/acl", "/data/keys"),
+            ("identity/entity/name", "/data/keys"),
+            ("auth/approle/role", "/data/keys"),
+        ] {
+            let method = if path == "sys/mounts" { Method::GET } else { Method::from_bytes(b"LIST")? };
+            // Nothing to list is not found.
+            let found = self.vault.call(method, path, Value::Null).await.unwrap_or_default();
+            let names: Vec<String> = match found.pointer(pointer) {
+                Some(Value::Object(mounts)) => mounts.keys().cloned().collect(),
+                Some(keys) => serde_json::from_value(keys.clone())?,
+                None => Vec::new(),
+            };
+            let ours = names.into_iter().filter(|name| name.starts_with("pki-") || name.starts_with("goliath-"));
+            left.extend(ours.map(|name| format!("{path}/{name}")));
+        }
+        Ok(left)
+    }
+
     /// Somebody who has the credentials of a host, and asks Vault for whatever he likes.
     pub(crate) async fn intruder_on(&self, login: &HostLogin) -> Result<Session> {
         self.pki.make_host(login).await?;
