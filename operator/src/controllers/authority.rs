@@ -201,7 +201,7 @@ impl<S: Store> Driver<S> {
                 self.tell(authority, vec![status::ready(authority, &made)], made.as_ref().ok()).await?;
                 self.settle(made.map(drop))
             }
-            Step::Destroy => match self.trouble.unless(self.authorities.remove_cluster(authority)).await {
+            Step::Destroy => match self.destroy(authority).await {
                 Ok(()) => {
                     write::remove_finalizer(&*self.store, authority, finalizer::AUTHORITY).await?;
                     let message = format!("issuer {} holds nothing of it any more", authority.spec.issuer);
@@ -213,6 +213,14 @@ impl<S: Store> Driver<S> {
                     self.settle(Err(error))
                 }
             },
+        }
+    }
+
+    /// A mount with much in it may take Vault long to remove: that is no trouble of others.
+    async fn destroy(&self, authority: &CertificateAuthority) -> Result<(), PkiError> {
+        match self.trouble.now() {
+            Some(error) => Err(error),
+            None => self.authorities.remove_cluster(authority).await,
         }
     }
 
@@ -231,7 +239,8 @@ impl<S: Store> Driver<S> {
         };
         let news = self.failures.note(&name, &granted);
         for cluster in grants::clusters(&guests) {
-            let untold = || authority(&cluster).is_some_and(|authority| !status::tells_grants(&authority));
+            // An operator before this one may have told of a failure.
+            let untold = || authority(&cluster).is_some_and(|authority| !status::tells_granted(&authority));
             if news || untold() {
                 self.queue.push(Look::Grants(cluster));
             }

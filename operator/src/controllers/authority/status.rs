@@ -120,9 +120,9 @@ pub(super) fn login_stays(error: &PkiError) -> Told {
     fault(LOGIN_ENDED, ConditionStatus::False, error)
 }
 
-/// Whether it was ever told.
-pub(super) fn tells_grants(authority: &CertificateAuthority) -> bool {
-    authority.status.as_ref().is_some_and(|status| status.conditions.get(HOSTS_GRANTED).is_some())
+/// Whether it is told that nothing is in the way.
+pub(super) fn tells_granted(authority: &CertificateAuthority) -> bool {
+    authority.status.as_ref().is_some_and(|status| status.conditions.is_true(HOSTS_GRANTED))
 }
 
 /// What the issuer holds.

@@ -32,13 +32,18 @@ impl Trouble {
 
     /// Asks the issuer, unless another learnt a moment ago that it cannot be used.
     pub(super) async fn unless<T>(&self, call: impl Future<Output = Result<T, PkiError>>) -> Result<T, PkiError> {
-        let now = Instant::now();
-        if let Some(known) = self.known().filter(|known| now < known.until) {
-            return Err(known.error);
+        if let Some(error) = self.now() {
+            return Err(error);
         }
         let result = call.await;
         self.note(result.as_ref().err());
         result
+    }
+
+    /// What another learnt a moment ago.
+    pub(super) fn now(&self) -> Option<PkiError> {
+        let now = Instant::now();
+        self.known().filter(|known| now < known.until).map(|known| known.error)
     }
 
     /// When to come back.
