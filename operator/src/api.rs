@@ -15,14 +15,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use goliath_proto::operator::v1 as pb;
-
 pub use access::{Role, Roles};
 pub use judge::Rules;
-pub use questions::{Credentials, Explain, Issue, Issued, Judge, Questions, Revoke};
+pub use questions::{Credentials, Explain, Issue, Issued, Judge, Questions};
 pub use server::{ServeError, Server};
 
-use crate::{context::Caches, placement::Explanation, runtime::events::Events, store::Store};
+use crate::{context::Caches, runtime::events::Events, store::Store};
 
 /// What the API works with, as it is handed over.
 #[derive(Debug)]
@@ -35,9 +33,4 @@ pub struct Parts<S: Store> {
     pub events: Events,
     /// Questions to the rest of the operator.
     pub questions: Questions,
-}
-
-/// What placement says of every host, as the API tells it.
-pub fn verdicts(explanation: &Explanation<'_>) -> Vec<pb::HostVerdict> {
-    fleet::verdicts(explanation)
 }

@@ -13,7 +13,7 @@ use goliath_operator::{
     agents::{Limits, Tls, TlsFiles},
     config::{AgentsConfig, Config},
     objects,
-    operator::Operator,
+    operator::{Operator, Settings},
 };
 use goliath_server::{errors::with_causes, notify};
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +81,7 @@ fn run(config: &Path) -> Ended {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let AgentsConfig { certificate, key, ca } = config.agents.clone();
         let agents = Tls::new(TlsFiles { certificate, key, agent_ca: ca }, Limits::default());
-        let operator = Operator::start(config, Arc::new(agents)).await?;
+        let operator = Operator::start(config, Arc::new(agents), Settings::default()).await?;
         for address in operator.addresses() {
             tracing::info!(%address, "serves");
         }

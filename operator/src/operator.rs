@@ -19,10 +19,11 @@ use crate::{
     api::{self, Credentials, Issued, Questions, Rules},
     config::Config,
     context::Context,
+    controllers::{authority, cluster, guest, host, network, placement, placement::Placement},
     objects::{HostName, IssuerName},
     pki::{Authorities, HostCredentials, IssuersError, PkiError},
     render::{Templates, TemplatesError},
-    runtime::{StillRunning, Tasks, events::Events},
+    runtime::{StillRunning, Tasks},
     store::{EmbeddedStore, OpenError, Options},
 };
 
@@ -47,6 +48,9 @@ pub enum OperatorError {
     /// Seeds.
     #[error("the templates of seeds cannot be used")]
     Templates(#[from] TemplatesError),
+    /// The clusters' networks.
+    #[error("[network] {0}: {1}")]
+    Network(&'static str, String),
     /// Certificates.
     #[error(transparent)]
     Issuers(#[from] IssuersError),
@@ -58,6 +62,21 @@ pub enum OperatorError {
     Fell,
 }
 
+/// How controllers go about their work, where that is not for people to choose.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Of hosts' agents.
+    pub hosts: host::Settings,
+    /// How long changes of peers are gathered before hosts that have the network already are told.
+    pub gather_peers: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { hosts: host::Settings::default(), gather_peers: Duration::from_millis(200) }
+    }
+}
+
 /// An operator that runs.
 #[derive(Debug)]
 pub struct Operator {
@@ -67,25 +86,41 @@ pub struct Operator {
 
 impl Operator {
     /// Starts everything. When this returns, the API is served; controllers go on where the last operator left.
-    pub async fn start<C: AgentConnector>(config: Config, _connector: Arc<C>) -> Result<Self, OperatorError> {
+    pub async fn start<C: AgentConnector>(
+        config: Config,
+        connector: Arc<C>,
+        settings: Settings,
+    ) -> Result<Self, OperatorError> {
         make_directory(&config.directories.state)?;
         make_directory(&config.directories.runtime)?;
         let file = config.store();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&file, &Options::default())).await;
         let store = Arc::new(opened.map_err(|_| OperatorError::Fell)??);
-        let templates = Templates::load(config.directories.templates.as_deref())?;
+        let templates = Arc::new(Templates::load(config.directories.templates.as_deref())?);
         let authorities = Arc::new(Authorities::start(&config.issuers, &config.directories.runtime)?);
         let server = api::Server::bind(&config.api.0, config.roles.clone()).await?;
         let addresses = server.addresses();
 
         let tasks = Tasks::new();
-        let events = Events::default();
         let context = Context::start(store, Connections::<C::Agent>::default(), &tasks);
         context.caches.synced().await;
+        let vnis = config.network.vnis().map_err(|(key, complaint)| OperatorError::Network(key, complaint))?;
+
+        // Who listens stands ready before the first agent is heard.
+        cluster::start(&context, Arc::clone(&templates), &tasks);
+        authority::start(&context, &authorities, &tasks);
+        let placement = placement::start(&context, &tasks);
+        network::start(&context, network::Settings { vnis, gather: settings.gather_peers }, &tasks);
+        guest::start(&context, &tasks);
+        host::start(&context, connector, settings.hosts, &tasks);
 
         let rules = Rules { issuers: authorities.issuers().cloned().collect(), templates };
-        let questions = questions(&context, rules, &authorities);
-        let parts = api::Parts { store: Arc::clone(&context.store), caches: context.caches.clone(), events, questions };
+        let parts = api::Parts {
+            store: Arc::clone(&context.store),
+            caches: context.caches.clone(),
+            events: context.events.clone(),
+            questions: questions(&context, rules, placement, authorities),
+        };
         let stop = tasks.stop();
         tasks.spawn("api", async move {
             if let Err(error) = server.serve(parts, stop.clone()).await {
@@ -128,17 +163,17 @@ fn make_directory(path: &Path) -> Result<(), OperatorError> {
     }
 }
 
-fn questions<S, C>(context: &Context<S, C>, rules: Rules, authorities: &Arc<Authorities>) -> Questions {
+fn questions<S, C>(
+    context: &Context<S, C>,
+    rules: Rules,
+    placement: Placement,
+    authorities: Arc<Authorities>,
+) -> Questions {
     let caches = context.caches.clone();
-    let (issuing, revoking) = (Arc::clone(authorities), Arc::clone(authorities));
     Questions {
         judge: Box::new(move |objects| rules.judge(&caches, objects)),
-        explain: Box::new(|_| None),
-        issue: Box::new(move |host, uid, which| Box::pin(issue(Arc::clone(&issuing), host, uid, which))),
-        revoke: Box::new(move |host, uid| {
-            let authorities = Arc::clone(&revoking);
-            Box::pin(async move { authorities.forget_host(&host, uid).await.map_err(|error| with_causes(&error)) })
-        }),
+        explain: Box::new(move |guest| placement.explain(guest)),
+        issue: Box::new(move |host, uid, which| Box::pin(issue(Arc::clone(&authorities), host, uid, which))),
     }
 }
 

@@ -18,6 +18,9 @@ use super::{
 /// What the names of manifests end with, in directories.
 const SUFFIXES: [&str; 3] = ["yaml", "yml", "json"];
 
+/// What an operator says of a field that its kind does not have.
+const UNKNOWN: &str = "is not known here";
+
 /// One document of a file.
 #[derive(Debug)]
 pub(crate) struct ObjectDocument {
@@ -64,7 +67,9 @@ impl ObjectDocuments {
         let (index, path) = field.strip_prefix("manifests[")?.split_once(']')?;
         let document = self.0.get(index.parse::<usize>().ok()?)?;
         let path = path.strip_prefix('.').unwrap_or(path);
-        let position = locate(&document.root, path);
+        // A field that nobody knows is wrong itself, not its value.
+        let is_value = !reason.starts_with(UNKNOWN);
+        let position = locate(&document.root, path, is_value);
         let problem = Problem::new(position, path, reason);
         Some(LocatedProblem { source: Rc::clone(&document.source), problem })
     }
@@ -138,7 +143,7 @@ fn plain(text: &str) -> Json {
 }
 
 /// The position of a field, or of the nearest thing around it that is written in the file.
-fn locate(root: &Node, path: &str) -> Position {
+fn locate(root: &Node, path: &str, is_value: bool) -> Position {
     let (mut node, mut position) = (root, root.position);
     for segment in segments(path) {
         let found = match &node.value {
@@ -153,8 +158,9 @@ fn locate(root: &Node, path: &str) -> Position {
         let Some((place, next)) = found else { return position };
         (position, node) = (place, next);
     }
-    // A single value that is wrong is underlined itself, not its name; a name that is not known is what is wrong.
-    let single = matches!(&node.value, Value::Scalar { text, .. } if !text.contains('\n')) && !node.is_null();
+    // A single value that is wrong is underlined itself, not its name.
+    let single =
+        is_value && matches!(&node.value, Value::Scalar { text, .. } if !text.contains('\n')) && !node.is_null();
     if single { node.position } else { position }
 }
 
@@ -252,6 +258,8 @@ spec:
         ] {
             assert_eq!(at(field), (path.to_owned(), line, column), "{field}");
         }
+        let unknown = documents.complaint("manifests[0].spec.workers[1].ratio", "is not known here").unwrap();
+        assert_eq!(unknown.problem.position, Position { line: 11, column: 7 });
         for field in ["manifests[1].spec", "prune.selector", "", "manifests[x]"] {
             assert!(documents.complaint(field, "is bad").is_none(), "{field}");
         }

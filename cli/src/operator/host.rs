@@ -85,9 +85,6 @@ struct ForgetArguments {
     /// The machine is off, and stays off
     #[arg(long)]
     yes: bool,
-    /// Go on where an issuer of certificates does not answer: the host's credentials stay good there
-    #[arg(long)]
-    leave_credentials: bool,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -187,9 +184,9 @@ and in that file, readable by root alone{good_for}:
 }
 
 async fn forget(session: &Session, arguments: &ForgetArguments) -> Result<(), Failure> {
-    let ForgetArguments { name, yes, leave_credentials } = arguments;
+    let ForgetArguments { name, yes } = arguments;
     let operator = session.operator().await?;
-    let request = ForgetHostRequest { name: name.clone(), dry_run: !yes, leave_credentials: *leave_credentials };
+    let request = ForgetHostRequest { name: name.clone(), dry_run: !yes };
     let response = operator.fleet().forget_host(request).await;
     let response = response.map_err(|status| Refusal::by_operator(format!("forget host {name}"), &status))?;
     let guests = response.into_inner().guests;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use goliath_proto::operator::v1::{ExplainGuestResponse, HostVerdict, Score};
+use goliath_proto::operator::v1::{ExplainGuestResponse, HostVerdict};
 
 use super::{
     View,
@@ -12,7 +12,7 @@ use super::{
 use crate::style::Tone;
 
 pub(crate) fn guest(told: &ExplainGuestResponse, view: &View) -> String {
-    let ExplainGuestResponse { name, host, reason, time, waits_for, hosts, .. } = told;
+    let ExplainGuestResponse { name, host, reason, time, waits_for, hosts, no_room, .. } = told;
     let style = view.style;
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -39,18 +39,15 @@ pub(crate) fn guest(told: &ExplainGuestResponse, view: &View) -> String {
     for verdict in hosts {
         table.row(row(verdict, host));
     }
-    text + &table.render(view)
+    text.push_str(&table.render(view));
+    if !no_room.is_empty() {
+        let _ = writeln!(text, "{}", style.paint(Tone::Warn, &printable(no_room)));
+    }
+    text
 }
 
-fn row(HostVerdict { host, score, rejections }: &HostVerdict, bound: &str) -> Vec<Cell> {
+fn row(HostVerdict { host, fits, reasons }: &HostVerdict, bound: &str) -> Vec<Cell> {
     let name = if host == bound { Cell::new(format!("{host} *"), Tone::Strong) } else { host.as_str().into() };
-    match score {
-        Some(Score { points, description, .. }) => {
-            vec![name, Cell::new("yes", Tone::Good), format!("{points} points: {description}").into()]
-        }
-        None => {
-            let why: Vec<_> = rejections.iter().map(|rejection| rejection.message.as_str()).collect();
-            vec![name, Cell::new("no", Tone::Bad), why.join("; ").into()]
-        }
-    }
+    let fits = if *fits { Cell::new("yes", Tone::Good) } else { Cell::new("no", Tone::Bad) };
+    vec![name, fits, reasons.join("; ").into()]
 }

@@ -10,8 +10,6 @@ use goliath_proto::operator::v1::{self as pb, fleet_service_server::FleetService
 use goliath_server::status;
 use tonic::{Request, Response, Status};
 
-pub(super) use explain::verdicts;
-
 use super::{
     access::{Caller, caller},
     context::Context,

@@ -7,18 +7,17 @@ use goliath_proto::operator::v1 as pb;
 use uuid::Uuid;
 
 use crate::{
-    objects::{Guest, HostName},
+    controllers::placement::Explained,
+    objects::HostName,
     store::{AnyObject, FieldProblem},
 };
 
 /// Judges objects as they shall be, beside all that are there; each problem with the object's place.
 pub type Judge = Box<dyn Fn(&[AnyObject]) -> Vec<(usize, FieldProblem)> + Send + Sync>;
-/// How good each host is for a guest; none before placement knows the hosts.
-pub type Explain = Box<dyn Fn(&Guest) -> Option<Vec<pb::HostVerdict>> + Send + Sync>;
+/// How good each host is for a guest, by the guest's name; none: it cannot be placed as it is.
+pub type Explain = Box<dyn Fn(&str) -> Option<Explained> + Send + Sync>;
 /// Makes credentials for a host's agent.
 pub type Issue = Box<dyn Fn(HostName, Uuid, Credentials) -> BoxFuture<'static, Issued> + Send + Sync>;
-/// Ends a host's credentials at every issuer; nothing to do is fine.
-pub type Revoke = Box<dyn Fn(HostName, Uuid) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Which credentials of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +45,6 @@ pub struct Questions {
     pub explain: Explain,
     /// Makes credentials for a host's agent, at every issuer where it needs some.
     pub issue: Issue,
-    /// Ends a host's credentials.
-    pub revoke: Revoke,
 }
 
 impl fmt::Debug for Questions {
@@ -61,15 +58,11 @@ impl Questions {
         (self.judge)(objects)
     }
 
-    pub(super) fn explain(&self, guest: &Guest) -> Option<Vec<pb::HostVerdict>> {
+    pub(super) fn explain(&self, guest: &str) -> Option<Explained> {
         (self.explain)(guest)
     }
 
     pub(super) async fn issue(&self, host: HostName, uid: Uuid, which: Credentials) -> Issued {
         (self.issue)(host, uid, which).await
-    }
-
-    pub(super) async fn revoke(&self, host: HostName, uid: Uuid) -> Result<(), String> {
-        (self.revoke)(host, uid).await
     }
 }

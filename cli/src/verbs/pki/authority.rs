@@ -11,6 +11,8 @@ use rcgen::{
 };
 
 const YEARS_10: Duration = Duration::from_hours(24 * 3652);
+/// The organisation that an operator takes for administrators, where its configuration names no other.
+const ADMINISTRATORS: &str = "goliath:administrators";
 /// Clocks differ: a certificate is good from a little before it was made.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
 
@@ -48,9 +50,11 @@ impl Authority {
         self.sign(params(name, ttl, &names)?, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// For a client.
+    /// For a client: whoever holds it may do everything, with an operator of many hosts too.
     pub(super) fn operator(&self, ttl: Duration) -> Result<Pair, Error> {
-        self.sign(params("operator", ttl, &[])?, ExtendedKeyUsagePurpose::ClientAuth)
+        let mut params = params("operator", ttl, &[])?;
+        params.distinguished_name.push(DnType::OrganizationName, ADMINISTRATORS);
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn sign(&self, mut params: CertificateParams, purpose: ExtendedKeyUsagePurpose) -> Result<Pair, Error> {

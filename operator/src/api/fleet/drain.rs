@@ -162,17 +162,11 @@ impl<S: Store> Drain<S> {
         if self.without_room {
             return None;
         }
-        let verdicts = self.context.questions.explain(guest)?;
-        if verdicts.iter().any(|verdict| verdict.score.is_some() && verdict.host != self.host) {
+        let explained = self.context.questions.explain(&guest.name_any())?;
+        if explained.hosts.iter().any(|verdict| verdict.fits && verdict.host != self.host) {
             return None;
         }
-        let nearest = verdicts.iter().filter(|verdict| verdict.host != self.host);
-        let nearest = nearest.min_by_key(|verdict| verdict.rejections.len());
-        let remedies = nearest.map(|verdict| {
-            let remedies: Vec<_> = verdict.rejections.iter().map(|rejection| rejection.remedy.as_str()).collect();
-            format!("; would do: on {} {}", verdict.host, remedies.join(" and "))
-        });
-        Some(format!("no other host has room{}", remedies.unwrap_or_default()))
+        Some(format!("no other host has room: {}", explained.no_room.unwrap_or_default()))
     }
 
     /// What the guest that takes the place waits for; none: it is ready, or none is wanted any more.

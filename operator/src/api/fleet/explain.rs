@@ -4,8 +4,8 @@ use tonic::Status;
 use super::{Context, errors};
 use crate::{
     api::events::timestamp,
+    controllers::placement::ExplainedHost,
     objects::{Condition, ConditionStatus, Conditions, Guest, Kind},
-    placement::{Explanation, HostVerdict, RejectionKind, Resource, Verdict},
     store::Store,
 };
 
@@ -25,6 +25,9 @@ const RUNGS: [&str; 9] = [
 pub(super) fn explain<S: Store>(context: &Context<S>, name: &str) -> Result<pb::ExplainGuestResponse, Status> {
     let guest = context.caches.guests.get(name).ok_or_else(|| errors::not_found(Kind::Guest, name))?;
     let binding = guest.spec.binding.as_ref();
+    let explained = context.questions.explain(name);
+    let (hosts, no_room) = explained.map(|explained| (explained.hosts, explained.no_room)).unwrap_or_default();
+    let verdict = |ExplainedHost { host, fits, reasons }: ExplainedHost| pb::HostVerdict { host, fits, reasons };
     Ok(pb::ExplainGuestResponse {
         name: name.to_owned(),
         host: binding.map(|binding| binding.host.to_string()).unwrap_or_default(),
@@ -32,7 +35,8 @@ pub(super) fn explain<S: Store>(context: &Context<S>, name: &str) -> Result<pb::
         time: binding.map(|binding| timestamp(binding.time.0)),
         waits_for: waits_for(&guest),
         conditions: guest.status.as_ref().map(|status| conditions(&status.conditions)).unwrap_or_default(),
-        hosts: context.questions.explain(&guest).unwrap_or_default(),
+        hosts: hosts.into_iter().map(verdict).collect(),
+        no_room: no_room.unwrap_or_default(),
     })
 }
 
@@ -80,51 +84,4 @@ pub(super) fn conditions(conditions: &Conditions) -> Vec<agent::Condition> {
         last_transition_time: Some(timestamp(condition.last_transition_time.0)),
     };
     conditions.iter().map(message).collect()
-}
-
-/// What placement says of every host, as the API tells it.
-pub(in crate::api) fn verdicts(explanation: &Explanation<'_>) -> Vec<pb::HostVerdict> {
-    let verdict = |HostVerdict { host, verdict }: &HostVerdict<'_>| {
-        let (score, rejections) = match verdict {
-            Verdict::Fits(score) => (
-                Some(pb::Score {
-                    zone_members: score.zone_members,
-                    host_members: score.host_members,
-                    points: score.points().into(),
-                    description: score.to_string(),
-                }),
-                Vec::new(),
-            ),
-            Verdict::Rejected(rejections) => {
-                let rejection = |rejection: &crate::placement::Rejection<'_>| pb::Rejection {
-                    reason: word(rejection.kind()).to_owned(),
-                    message: rejection.to_string(),
-                    remedy: rejection.remedy(),
-                };
-                (None, rejections.iter().map(rejection).collect())
-            }
-        };
-        pb::HostVerdict { host: host.to_string(), score, rejections }
-    };
-    explanation.hosts.iter().map(verdict).collect()
-}
-
-fn word(kind: RejectionKind) -> &'static str {
-    match kind {
-        RejectionKind::Cordoned => "Cordoned",
-        RejectionKind::NeverHeardOf => "NeverHeardOf",
-        RejectionKind::NotReady => "NotReady",
-        RejectionKind::Fault => "Fault",
-        RejectionKind::Accelerator => "Accelerator",
-        RejectionKind::Role => "Role",
-        RejectionKind::Zone => "Zone",
-        RejectionKind::Label => "Label",
-        RejectionKind::Short(Resource::Memory) => "ShortOfMemory",
-        RejectionKind::Short(Resource::Vcpus) => "ShortOfVcpus",
-        RejectionKind::Short(Resource::Disk) => "ShortOfDisk",
-        RejectionKind::Image => "Image",
-        RejectionKind::AntiAffinity => "AntiAffinity",
-        RejectionKind::NetworkOverlap => "NetworkOverlap",
-        RejectionKind::VniTaken => "VniTaken",
-    }
 }

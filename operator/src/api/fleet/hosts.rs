@@ -77,7 +77,7 @@ pub(super) async fn forget<S: Store>(
     caller: &Caller,
     request: pb::ForgetHostRequest,
 ) -> Result<pb::ForgetHostResponse, Status> {
-    let pb::ForgetHostRequest { name, dry_run, leave_credentials } = request;
+    let pb::ForgetHostRequest { name, dry_run } = request;
     let _turn = context.turn().await?;
     // Without the object, but with guests: an earlier call was broken off.
     let object = match context.store.get_any(Kind::Host, &name).await {
@@ -93,22 +93,9 @@ pub(super) async fn forget<S: Store>(
         return Ok(pb::ForgetHostResponse { guests });
     }
     tracing::warn!(%caller, host = name, "forgets");
-    if let Some(object) = &object {
+    if object.is_some() {
         // Placement shall see it before its guests are looked for.
         cordon(context, caller, &name, true).await?;
-        let (host, uid) = identity(object)?;
-        match context.questions.revoke(host, uid).await {
-            Ok(()) => {}
-            Err(reason) if leave_credentials => {
-                tracing::warn!(host = name, reason, "the credentials of a forgotten host stay good");
-            }
-            Err(reason) => {
-                let message = format!(
-                    "the host's credentials could not be ended: {reason}; --leave-credentials forgets it all the same"
-                );
-                return Err(status::unavailable("ISSUER_FAILED", message));
-            }
-        }
     }
     let mut guests = unbind_all(context, &name).await?;
     if let Some(object) = &object {

@@ -29,7 +29,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     api::{Credentials, Issued, Parts, Questions, Role, Roles, server},
     context::Caches,
-    objects::Guest,
+    controllers::placement::Explained,
     runtime::{
         Tasks,
         events::{EventSubject, Events},
@@ -47,11 +47,9 @@ pub(super) struct Served {
     /// What is said of the next objects.
     pub(super) problems: Arc<Mutex<Vec<(usize, FieldProblem)>>>,
     /// What placement says of any guest.
-    pub(super) verdicts: Arc<Mutex<Option<Vec<pb::HostVerdict>>>>,
+    pub(super) explained: Arc<Mutex<Option<Explained>>>,
     /// What issuers were asked.
     pub(super) asked: Arc<Mutex<Vec<String>>>,
-    /// What issuers answer to a revocation.
-    pub(super) revoked: Arc<Mutex<Result<(), String>>>,
     pub(super) tasks: Tasks,
     connections: mpsc::Sender<Connection>,
     _directory: TempDir,
@@ -66,17 +64,16 @@ impl Served {
         caches.synced().await;
         let events = Events::default();
         let problems: Arc<Mutex<Vec<(usize, FieldProblem)>>> = Arc::default();
-        let verdicts: Arc<Mutex<Option<Vec<pb::HostVerdict>>>> = Arc::default();
+        let explained: Arc<Mutex<Option<Explained>>> = Arc::default();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let revoked = Arc::new(Mutex::new(Ok(())));
         let questions = Questions {
             judge: Box::new({
                 let problems = Arc::clone(&problems);
                 move |_: &[AnyObject]| problems.lock().unwrap().clone()
             }),
             explain: Box::new({
-                let verdicts = Arc::clone(&verdicts);
-                move |_: &Guest| verdicts.lock().unwrap().clone()
+                let explained = Arc::clone(&explained);
+                move |_: &str| explained.lock().unwrap().clone()
             }),
             issue: Box::new({
                 let asked = Arc::clone(&asked);
@@ -91,21 +88,13 @@ impl Served {
                     Box::pin(async { Issued { credentials: vec![credential], failures: Vec::new() } })
                 }
             }),
-            revoke: Box::new({
-                let (asked, revoked) = (Arc::clone(&asked), Arc::clone(&revoked));
-                move |host, _| {
-                    asked.lock().unwrap().push(format!("revoke {host}"));
-                    let answer = revoked.lock().unwrap().clone();
-                    Box::pin(async { answer })
-                }
-            }),
         };
         let parts = Parts { store: Arc::clone(&store), caches: caches.clone(), events: events.clone(), questions };
         let routes = server::routes(parts, &Arc::new(Roles::default()), tasks.stop()).await.unwrap();
         let (connections, accepted) = mpsc::channel(4);
         let stop = tasks.stop();
         tasks.spawn("serve", async move { goliath_server::serve(accepted, routes, stop).await.unwrap() });
-        Self { store, caches, events, problems, verdicts, asked, revoked, tasks, connections, _directory: directory }
+        Self { store, caches, events, problems, explained, asked, tasks, connections, _directory: directory }
     }
 
     /// As the holder of a certificate with these organisations.
