@@ -32,6 +32,7 @@ mod change;
 mod decide;
 pub(crate) mod group;
 mod health;
+mod owner;
 mod status;
 #[cfg(test)]
 mod tests;

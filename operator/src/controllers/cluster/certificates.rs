@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::{
-    decide::{Action, View, is_owned, owner},
+    decide::{Action, View},
     group::name_of,
     health::is_leaving,
+    owner::{is_owned, owner},
 };
 use crate::objects::{
     Certificate, CertificateRequest, CertificateSpec, CertificateStatus, ConditionStatus, Guest, InvalidValue, Object,

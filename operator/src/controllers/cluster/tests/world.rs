@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::super::{
     Action, Decision, View, decide,
-    decide::is_owned,
     group::Group,
     health::{Health, health, is_leaving, is_settled},
+    owner::is_owned,
 };
 use crate::{
     controllers::finalizer,
