@@ -12,6 +12,15 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod whole;
 
+use crate::objects::Conditions;
+
+/// The operator's own conditions, then those that an agent told: always in the same order, or a status that says the same
+/// would be written again.
+fn own_first(conditions: &Conditions, own: &[&str]) -> Conditions {
+    let told = conditions.iter().filter(|condition| !own.contains(&condition.type_.as_str()));
+    own.iter().filter_map(|type_| conditions.get(type_)).chain(told).cloned().collect()
+}
+
 /// What keeps an object until a controller has undone its part.
 pub mod finalizer {
     /// On Clusters, by the cluster controller: guests and authority are gone.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::decide::Reach;
 use crate::{
     agents::{HeldGuest, convert::guest_status},
+    controllers::own_first,
     objects::{Condition, ConditionStatus, Conditions, Guest, GuestStatus, HostName},
 };
 
@@ -124,11 +125,14 @@ pub(super) fn status(view: &View<'_>) -> (GuestStatus, Option<Duration>) {
     let started = next.process.as_ref().map(|process| process.started_at.0);
     let Readiness { status, reason, message, again } = readiness(view, conditions, started);
     set(conditions, READY, status, reason, message);
+    next.conditions = own_first(&next.conditions, &OWN);
     (next, again)
 }
 
+const OWN: [&str; 5] = [SCHEDULED, APPLIED, HOST_REACHABLE, READY, DELETING];
+
 fn is_own(condition: &Condition) -> bool {
-    [SCHEDULED, APPLIED, HOST_REACHABLE, READY, DELETING].contains(&condition.type_.as_str())
+    OWN.contains(&condition.type_.as_str())
 }
 
 /// Without all that an agent told.
@@ -234,4 +238,174 @@ fn readiness(view: &View<'_>, conditions: &Conditions, started: Option<Timestamp
 
 fn told_message(told: Option<&pb::Condition>) -> String {
     told.map(|told| told.message.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        controllers::tests::guest,
+        objects::{Time, whole_seconds},
+    };
+
+    const BEGIN: i64 = 1_700_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(BEGIN + second).unwrap()
+    }
+
+    fn told(type_: &str, status: pb::ConditionStatus) -> pb::Condition {
+        pb::Condition {
+            r#type: type_.to_owned(),
+            status: status.into(),
+            reason: "Seen".to_owned(),
+            message: format!("{type_} was seen"),
+            last_transition_time: Some(prost_types::Timestamp { seconds: BEGIN, nanos: 0 }),
+        }
+    }
+
+    /// What an agent has, at the object's generation, with a QEMU since the beginning.
+    fn held(conditions: Vec<pb::Condition>) -> HeldGuest {
+        let process = pb::Process {
+            pid: 7,
+            started_at: Some(prost_types::Timestamp { seconds: BEGIN, nanos: 0 }),
+            accelerator: pb::Accelerator::Kvm.into(),
+            qemu_version: "10.0.2".to_owned(),
+        };
+        HeldGuest {
+            revision: 1,
+            generation: 2,
+            name: None,
+            cluster: "acme".to_owned(),
+            status: pb::GuestStatus {
+                phase: pb::GuestPhase::Running.into(),
+                conditions,
+                process: Some(process),
+                ..pb::GuestStatus::default()
+            },
+        }
+    }
+
+    fn fine() -> HostView {
+        HostView::Fine("host-a".parse().unwrap())
+    }
+
+    fn lost() -> HostView {
+        HostView::Lost("host-a".parse().unwrap())
+    }
+
+    fn look(
+        guest: &Guest,
+        host: HostView,
+        reach: Reach<'_>,
+        word: Word,
+        second: i64,
+    ) -> (GuestStatus, Option<Duration>) {
+        status(&View { guest, host, reach, word, now: at(second) })
+    }
+
+    fn said(status: &GuestStatus, type_: &str) -> Option<(ConditionStatus, String)> {
+        status.conditions.get(type_).map(|condition| (condition.status, condition.reason.clone()))
+    }
+
+    #[test]
+    fn a_guest_is_ready_when_it_runs_and_has_booted_or_had_long_enough() {
+        use pb::ConditionStatus::{False, True, Unknown};
+        let guest = guest("acme.default-0", Some("host-a"));
+        let rows = [
+            (vec![], 10, (ConditionStatus::False, "NotRunning"), None),
+            (vec![told("Running", False)], 10, (ConditionStatus::False, "NotRunning"), None),
+            (vec![told("Running", Unknown)], 10, (ConditionStatus::Unknown, "NotRunning"), None),
+            (vec![told("Running", True)], 10, (ConditionStatus::False, "NotBooted"), Some(290)),
+            (vec![told("Running", True)], 300, (ConditionStatus::True, "RunsUnreported"), None),
+            (vec![told("Running", True), told("Booted", True)], 10, (ConditionStatus::True, "Booted"), None),
+            (vec![told("Running", True), told("Booted", False)], 900, (ConditionStatus::False, "NotBooted"), None),
+            (vec![told("Running", True), told("Ready", False)], 900, (ConditionStatus::False, "AgentSaidSo"), None),
+        ];
+        for (row, (conditions, second, (ready, reason), again)) in rows.into_iter().enumerate() {
+            let held = held(conditions);
+            let (status, look_again) = look(&guest, fine(), Reach::Connected(Some(&held)), Word::None, second);
+            assert_eq!(said(&status, READY), Some((ready, reason.to_owned())), "row {row}");
+            assert_eq!(look_again, again.map(Duration::from_secs), "row {row}");
+        }
+    }
+
+    #[test]
+    fn what_was_seen_stays_while_the_agent_is_silent_and_is_not_said_again() {
+        let mut guest = guest("acme.default-0", Some("host-a"));
+        let held = held(vec![told("Running", pb::ConditionStatus::True), told("Booted", pb::ConditionStatus::True)]);
+        guest.status = Some(look(&guest, fine(), Reach::Connected(Some(&held)), Word::Applied, 10).0);
+        let again = |host, reach| look(&guest, host, reach, Word::None, 99).0;
+        let before = guest.status.clone().unwrap();
+        assert_eq!(again(fine(), Reach::Connected(Some(&held))), before, "nothing is written twice");
+        assert_eq!(again(fine(), Reach::Silent), before, "a moment is no loss");
+
+        let status = again(lost(), Reach::Silent);
+        assert_eq!((status.phase, &status.process), (before.phase, &before.process));
+        assert_eq!(said(&status, HOST_REACHABLE), Some((ConditionStatus::False, "HostLost".to_owned())));
+        assert_eq!(said(&status, READY), Some((ConditionStatus::Unknown, "HostLost".to_owned())));
+
+        let status = again(fine(), Reach::Connected(None));
+        assert_eq!((status.phase, status.process), (None, None), "the agent says that it has no such guest");
+        let status = again(HostView::None, Reach::Unbound);
+        assert_eq!(status, GuestStatus::default(), "its host was forgotten");
+    }
+
+    #[test]
+    fn what_placement_says_is_kept() {
+        let mut guest = guest("acme.default-0", Some("host-a"));
+        let status = guest.status.get_or_insert_default();
+        status.conditions.set(SCHEDULED, ConditionStatus::True, "Chosen", "", None, at(0));
+        for reach in [Reach::Silent, Reach::Connected(None), Reach::Connected(Some(&held(Vec::new())))] {
+            let (status, _) = look(&guest, fine(), reach, Word::None, 10);
+            assert_eq!(said(&status, SCHEDULED), Some((ConditionStatus::True, "Chosen".to_owned())), "{reach:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_until_it_holds_no_more() {
+        let mut guest = guest("acme.default-0", Some("host-a"));
+        let refused = Word::Refused("HostFull", "host-a: memory is short".to_owned());
+        guest.status = Some(look(&guest, fine(), Reach::Connected(None), refused, 10).0);
+        let applied = |status: &GuestStatus| said(status, APPLIED);
+        assert_eq!(applied(guest.status.as_ref().unwrap()), Some((ConditionStatus::False, "HostFull".to_owned())));
+        let silent = look(&guest, fine(), Reach::Silent, Word::None, 20).0;
+        assert_eq!(applied(&silent), Some((ConditionStatus::False, "HostFull".to_owned())));
+        let taken = look(&guest, fine(), Reach::Connected(Some(&held(Vec::new()))), Word::None, 20).0;
+        assert_eq!(applied(&taken), Some((ConditionStatus::True, "Applied".to_owned())));
+        let newer = HeldGuest { generation: 3, ..held(Vec::new()) };
+        let newer = look(&guest, fine(), Reach::Connected(Some(&newer)), Word::None, 20).0;
+        assert_eq!(applied(&newer), Some((ConditionStatus::False, "NewerGenerationHeld".to_owned())));
+    }
+
+    #[test]
+    fn a_guest_that_goes_says_on_what_it_waits() {
+        let mut guest = guest("acme.default-0", Some("host-a"));
+        let now: Time = whole_seconds(at(0));
+        guest.metadata.deletion_timestamp = Some(now);
+        let held = held(Vec::new());
+        let missing = HostView::Missing("host-a".parse().unwrap());
+        let failed = Word::Failed("AgentFailed", "host-a does not delete it: disk".to_owned());
+        let rows = [
+            (
+                lost(),
+                Reach::Silent,
+                Word::None,
+                "only host-a can say that the guest is gone: bring it back, or forget it",
+            ),
+            (
+                missing,
+                Reach::Silent,
+                Word::None,
+                "only host-a can say that the guest is gone: bring it back, or forget it",
+            ),
+            (fine(), Reach::Silent, Word::None, "the agent of host-a does not answer"),
+            (fine(), Reach::Connected(Some(&held)), Word::Deleting, "host-a stops and removes it"),
+            (fine(), Reach::Connected(Some(&held)), failed, "host-a does not delete it: disk"),
+        ];
+        for (host, reach, word, message) in rows {
+            let (status, _) = look(&guest, host, reach, word, 10);
+            assert_eq!(status.conditions.get(DELETING).unwrap().message, message);
+        }
+    }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Settings;
 use crate::{
     agents::{AgentError, convert::host_status},
+    controllers::own_first,
     objects::{ConditionStatus, Conditions, Host, HostStatus, whole_seconds},
 };
 
@@ -132,6 +133,7 @@ pub(super) fn status(
     }
     let ready = ready(&next.conditions);
     set(&mut next.conditions, READY, ready, generation, time);
+    next.conditions = own_first(&next.conditions, &OWN);
     (next, look_again)
 }
 
@@ -301,6 +303,8 @@ mod tests {
             message: "there is no /dev/kvm".to_owned(),
             hint: "load kvm_intel".to_owned(),
         };
+        let again = Host { status: Some(status.clone()), ..host.clone() };
+        assert_eq!(look(&again, &report, Duration::ZERO).0, status, "nothing is written twice");
         report.checks = Some([failed].into());
         let status = look(&host, &report, Duration::ZERO).0;
         assert_eq!(condition(&status, READY), ("Faulty", ConditionStatus::False));
