@@ -3,6 +3,8 @@
 
 pub mod authority;
 pub mod cluster;
+#[cfg(test)]
+mod fleet;
 pub mod guest;
 pub mod host;
 pub mod network;

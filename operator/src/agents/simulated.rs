@@ -166,6 +166,11 @@ impl World {
         self.on(host, SimulatedHost::connections)
     }
 
+    /// How often agents of all hosts were asked something.
+    pub fn calls(&self) -> u64 {
+        self.0.hosts.read().unwrap_or_else(PoisonError::into_inner).values().map(|host| host.calls()).sum()
+    }
+
     /// How often guests were started anywhere.
     pub fn starts(&self) -> usize {
         self.settle();

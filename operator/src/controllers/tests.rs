@@ -120,6 +120,7 @@ pub(crate) struct Lab {
     operator: Option<Operator>,
     /// Whether the operator has all controllers, or those alone that speak to agents.
     is_whole: bool,
+    settings: host::Settings,
     _directory: TempDir,
 }
 
@@ -132,15 +133,22 @@ struct Operator {
 impl Lab {
     /// With these hosts, declared and there, and an operator whose controllers are those that speak to agents.
     pub(crate) fn new(hosts: &[&str]) -> Self {
-        Self::with(hosts, false)
+        Self::with(hosts, false, host_settings())
     }
 
     /// With these hosts, and an operator with all controllers; its issuer is `local`.
     pub(crate) fn whole(hosts: &[&str]) -> Self {
-        Self::with(hosts, true)
+        Self::with(hosts, true, host_settings())
     }
 
-    fn with(hosts: &[&str], is_whole: bool) -> Self {
+    /// With these hosts, and an operator as [`Lab::new`] has it, which asks agents nothing without a reason.
+    pub(crate) fn quiet(hosts: &[&str]) -> Self {
+        let never = Duration::from_hours(1);
+        let settings = host::Settings { heartbeat: never, images: never, doctor: never, ..host_settings() };
+        Self::with(hosts, false, settings)
+    }
+
+    fn with(hosts: &[&str], is_whole: bool, settings: host::Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store"), &Options::default()).unwrap();
         let mut lab = Self {
@@ -149,6 +157,7 @@ impl Lab {
             runtime: Builder::new_current_thread().enable_all().build().unwrap(),
             operator: None,
             is_whole,
+            settings,
             _directory: directory,
         };
         for name in hosts {
@@ -173,7 +182,7 @@ impl Lab {
             context.caches.synced().await;
             guest::start(&context, &tasks);
             network::start(&context, network_settings(), &tasks);
-            host::start(&context, Arc::new(world), host_settings(), &tasks);
+            host::start(&context, Arc::new(world), self.settings, &tasks);
             if self.is_whole {
                 authority::start(&context, &local_issuer(), &tasks);
                 cluster::start(&context, Arc::new(Templates::load(None).unwrap()), &tasks);

@@ -49,6 +49,7 @@ pub(super) struct SimulatedHost {
     revision: watch::Sender<u64>,
     reach: Mutex<Reach>,
     connections: AtomicU64,
+    calls: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -68,7 +69,13 @@ impl SimulatedHost {
             random: u64::from(machine.number()).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         };
         let revision = watch::Sender::new(machine.revision());
-        Self { machine: Mutex::new(machine), revision, reach: Mutex::new(reach), connections: AtomicU64::new(0) }
+        Self {
+            machine: Mutex::new(machine),
+            revision,
+            reach: Mutex::new(reach),
+            connections: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+        }
     }
 
     /// Does what is due, then this.
@@ -129,7 +136,14 @@ impl SimulatedHost {
         self.reach().faults.refuses.clone()
     }
 
+    /// How often its agent was asked something.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// What becomes of the next call.
     pub(super) fn fate(&self) -> Fate {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let mut reach = self.reach();
         let Faults { delay, lost_requests, lost_replies, .. } = reach.faults;
         if lost_requests == 0 && lost_replies == 0 {
