@@ -7,7 +7,7 @@ use goliath_lab::{
     Lab,
     operator::Operator,
     pki::{Authority, Purpose},
-    run,
+    program, run,
 };
 
 /// Hosts hold their own authority: nothing has to be made for a cluster's certificates.
@@ -219,6 +219,75 @@ fn a_lost_host_is_forgotten_only_on_somebodys_word() {
         until_gone(&operator, "host", "host-a")?;
         let events = operator.goliath("viewer", &["events", "--for", "host/host-a"])?.ends_with(0)?;
         ensure!(events.out.contains("Forgotten"), "{}", events.out);
+        Ok(())
+    });
+}
+
+/// A cluster of guests that boot in seconds, from an image of the lab.
+fn small_cluster() -> Result<String> {
+    let layout = program::image_layout("tiny")?;
+    let guest = |indent: &str| {
+        let seed = "{cloudInit: {template: {inline: \"#cloud-config\\nhostname: {{ node.name }}\\n\"}}}";
+        [
+            "replicas: 1".to_owned(),
+            "machine: {vcpus: 1, memory: 192MiB, accelerator: tcg}".to_owned(),
+            format!("image: \"oci-layout:{}\"", layout.display()),
+            "boot: {kernel: {}}".to_owned(),
+            format!("seed: {seed}"),
+        ]
+        .map(|line| format!("{indent}{line}\n"))
+        .concat()
+    };
+    Ok(format!(
+        "\
+apiVersion: goliath.dev/v1alpha1
+kind: Cluster
+metadata: {{name: acme}}
+spec:
+  kubernetes: {{version: 1.35.4, serviceCidr: 10.96.0.0/16, podCidr: 10.244.0.0/16}}
+  network: {{cidr: 10.7.0.0/24}}
+  pki: {{issuer: local}}
+  masters:
+{}  workers:
+    - name: small
+{}",
+        guest("    "),
+        guest("      "),
+    ))
+}
+
+#[test]
+fn a_cluster_that_is_applied_comes_up_on_hosts_moves_and_goes() {
+    run(async |lab: &Lab| {
+        let (a, b) = (lab.host("a").start().await?, lab.host("b").start().await?);
+        let operator = Operator::start(lab, "[issuers.local]\nkind = \"local\"\n").await?;
+        for host in [&a, &b] {
+            let address = host.api_address().to_string();
+            let add = ["host", "add", host.name(), "--address", &address];
+            operator.goliath("administrator", &add)?.ends_with(0)?;
+        }
+        operator.write("cluster.yaml", &small_cluster()?)?;
+        let up = operator.goliath("operator", &["apply", "-f", "cluster.yaml", "--wait", "--timeout", "4m"])?;
+        let up = up.ends_with(0)?;
+        ensure!(up.err.contains("acme: ready"), "{}", up.err);
+        let tree = operator.goliath("viewer", &["tree", "acme"])?.ends_with(0)?;
+        ensure!(tree.out.contains("guest acme.master-0") && tree.out.contains("guest acme.small-0"), "{}", tree.out);
+        let why = operator.goliath("viewer", &["explain", "acme/master-0"])?.ends_with(0)?;
+        ensure!(why.out.contains("It waits for nothing."), "{}", why.out);
+
+        // All that runs on one host moves to the other.
+        operator.goliath("operator", &["drain", "a"])?.ends_with(0)?;
+        let guests = operator.goliath("viewer", &["get", "guests", "-o", "json"])?.ends_with(0)?;
+        let guests: serde_json::Value = serde_json::from_str(&guests.out)?;
+        for guest in guests.as_array().context("a list")? {
+            ensure!(guest["spec"]["binding"]["host"] == "b", "{guest}");
+        }
+        operator.goliath("operator", &["delete", "host", "a", "--wait"])?.ends_with(0)?;
+
+        operator.goliath("operator", &["delete", "cluster", "acme", "--wait", "--timeout", "2m"])?.ends_with(0)?;
+        let left = operator.goliath("viewer", &["get", "guests"])?.ends_with(0)?;
+        ensure!(left.out.is_empty(), "{}", left.out);
+        ensure!(b.guest_processes().await?.is_empty() && a.guest_processes().await?.is_empty());
         Ok(())
     });
 }
