@@ -148,6 +148,11 @@ impl Lease {
     }
 }
 
+/// When to look again, by when the lease asks for something and when a login is tried again.
+fn wake_at(now: Instant, lease: Option<Instant>, retry: Option<Instant>) -> Instant {
+    [lease, retry].into_iter().flatten().fold(now + LOOK_AT_FILES, Instant::min)
+}
+
 struct Keeper {
     name: String,
     connection: Arc<Connection>,
@@ -167,7 +172,8 @@ impl Keeper {
         // A wrapping token does not wait for the first guest.
         self.retry = Some(Instant::now());
         loop {
-            let wake = tokio::time::sleep_until(self.wake_at(Instant::now()));
+            let lease = self.login.as_ref().and_then(|login| login.lease.as_ref()).map(|lease| lease.act_at);
+            let wake = tokio::time::sleep_until(wake_at(Instant::now(), lease, self.retry));
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => self.answer(request, &mut requests).await,
@@ -176,11 +182,6 @@ impl Keeper {
                 () = wake => self.work().await,
             }
         }
-    }
-
-    fn wake_at(&self, now: Instant) -> Instant {
-        let lease = self.login.as_ref().and_then(|login| login.lease.as_ref()).map(|lease| lease.act_at);
-        [lease, self.retry].into_iter().flatten().fold(now + LOOK_AT_FILES, Instant::min)
     }
 
     /// What nobody asked for: a login at the start, a new secret id or token file, a renewal.
@@ -358,5 +359,25 @@ fn refused(connection: &Connection, error: CallError, advice: impl FnOnce() -> S
             address: connection.address().to_owned(),
             detail: format!("Vault answered with status {code}: {}", errors.join("; ")),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivered_file_is_looked_for_every_few_seconds_however_late_the_next_try_is() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        for (lease, retry, wake) in [
+            (None, None, at(5)),
+            (None, Some(at(60)), at(5)),
+            (Some(at(3600)), Some(at(60)), at(5)),
+            (Some(at(3)), Some(at(60)), at(3)),
+            (Some(at(3)), Some(at(1)), at(1)),
+        ] {
+            assert_eq!(wake_at(now, lease, retry), wake);
+        }
     }
 }

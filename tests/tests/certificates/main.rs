@@ -269,17 +269,13 @@ async fn a_wrapping_token_that_somebody_used_before_is_a_security_event() -> Res
 }
 
 #[tokio::test]
-async fn a_secret_id_that_comes_late_is_taken_up_within_seconds() -> Result<()> {
+async fn a_secret_id_that_comes_late_is_taken_up() -> Result<()> {
     let host = Host::without_secret_id(TokenLife::default()).await?;
     let keeper = host.keeper("acme", vec![request("node")]);
     let message = host.condition(&keeper, "VaultLoginFailed").await;
     assert!(message.contains("put a wrapping token for one into"), "{message}");
-    // Long enough for the agent's own tries to be rare.
-    tokio::time::sleep(Duration::from_secs(8)).await;
     host.deliver(&host.vault.wrapped_secret_id(&host.role).await?)?;
-    let start = std::time::Instant::now();
     host.until("the spent file's removal", || Ok(!host.wrapping_file().exists())).await;
-    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     host.all_present(&keeper).await;
     Ok(())
 }
