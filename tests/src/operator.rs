@@ -1,5 +1,7 @@
 //! The real operator as a process, on the machine that all hosts of a lab are plugged into, and people who call it.
 
+mod objects;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -15,10 +17,12 @@ use crate::{
     Lab,
     daemon::{DaemonFiles, DaemonProcess},
     lab::Shared,
-    pki::{Authority, Purpose},
+    pki::{Authority, Identity, Purpose},
     program,
     underlay::Underlay,
 };
+
+pub use objects::{Objects, is_true, text};
 
 const PORT: u16 = 7444;
 
@@ -118,6 +122,10 @@ impl Operator {
     pub fn person(&self, name: &str, authority: &Authority, purpose: Purpose) -> Result<()> {
         let file = |extension: &str| self.directory.join(format!("person-{name}.{extension}"));
         authority.issue(name, purpose)?.write(&file("crt"), &file("key"))
+    }
+
+    fn identity(&self, person: &str) -> Result<Identity> {
+        Identity::read(&self.directory, &format!("person-{person}"))
     }
 
     /// Runs `goliath` as one of the persons: `viewer`, `operator`, `administrator`, or one that was made.
