@@ -207,9 +207,10 @@ impl Guest {
         &self.spec
     }
 
-    /// The name in its certificate.
+    /// The name in the certificate that it serves, the first by name.
     pub fn dns_name(&self) -> String {
-        format!("{}.{}.test", self.name(), self.cluster.name())
+        let served = self.spec.certificates.iter().min_by_key(|request| &request.name);
+        served.and_then(|request| request.dns_names.first()).cloned().unwrap_or_default()
     }
 
     async fn join(&self) -> Result<()> {

@@ -87,6 +87,11 @@ impl HostPlan {
         self.address
     }
 
+    /// Where its API will answer.
+    pub fn api_address(&self) -> SocketAddr {
+        (self.address, API_PORT).into()
+    }
+
     /// Takes the certificates of its API, and its operator's, from a directory that `goliath pki init` made.
     #[must_use]
     pub fn with_pki(mut self, directory: &Path) -> Self {
@@ -108,25 +113,24 @@ impl HostPlan {
         self
     }
 
-    /// Has the agent log in to a Vault by AppRole, for these clusters; the issuer's name is `vault`.
+    /// Has the agent log in to a Vault by an AppRole of its own, for these clusters; the issuer's name is `vault`.
     pub async fn trusting(self, vault: &Vault, clusters: &[&str]) -> Result<Self> {
         let role = vault.enable_app_role(&self.name, clusters, TokenLife::default()).await?;
-        let directory = self.shared.scratch.directory(&self.name)?;
-        let token = directory.join("wrapped-secret-id");
-        write_private(&token, &vault.wrapped_secret_id(&role).await?)?;
-        let mut settings = format!("kind = \"vault\"\naddress = \"{}\"\n", vault.address());
-        if let Some(authorities) = vault.authorities() {
-            let _ = writeln!(settings, "certificate_authorities = \"{}\"", authorities.display());
-        }
+        let token = vault.wrapped_secret_id(&role).await?;
+        self.logging_in(vault, &role.role_id, &token)
+    }
+
+    /// Has the agent log in to a Vault with what it was given; the issuer's name is `vault`.
+    pub fn logging_in(self, vault: &Vault, role_id: &str, wrapping_token: &str) -> Result<Self> {
+        let token = self.shared.scratch.directory(&self.name)?.join("wrapped-secret-id");
+        write_private(&token, wrapping_token)?;
+        let mut settings = vault.settings();
         let _ = writeln!(
             settings,
-            "auth = {{ method = \"approle\", role_id = \"{}\", wrapped_secret_id_file = \"{}\" }}",
-            role.role_id,
+            "auth = {{ method = \"approle\", role_id = \"{role_id}\", wrapped_secret_id_file = \"{}\" }}",
             token.display()
         );
-        let address = vault.address();
-        let (_, listener) = address.split_once("://").context("Vault's address has no scheme")?;
-        Ok(self.issuer("vault", &settings).reaching(listener.parse()?))
+        Ok(self.issuer("vault", &settings).reaching(vault.listens_on()))
     }
 
     /// Has the agent fetch images from a registry of the underlay, given as `address:port`, without TLS.
@@ -418,7 +422,7 @@ fn until_empty(directory: &Path, limit: Duration) -> Result<()> {
     }
 }
 
-fn write_private(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }

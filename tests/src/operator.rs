@@ -11,15 +11,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use goliath_proto::operator::v1::{AddHostRequest, HostCredential, fleet_service_client::FleetServiceClient};
+use serde_json::json;
 use tokio::sync::Mutex;
+use tonic::transport::Channel;
 
 use crate::{
     Lab,
+    agent::Client,
     daemon::{DaemonFiles, DaemonProcess},
+    host::write_private,
     lab::Shared,
     pki::{Authority, Identity, Purpose},
     program,
+    relay::Relay,
     underlay::Underlay,
+    vault::Vault,
 };
 
 pub use objects::{Objects, is_true, text};
@@ -33,6 +40,7 @@ pub struct Operator {
     directory: PathBuf,
     files: DaemonFiles,
     process: Mutex<Option<DaemonProcess>>,
+    _relays: Vec<Relay>,
 }
 
 /// What a command line said, and how it ended.
@@ -57,6 +65,19 @@ impl Said {
 impl Operator {
     /// Starts one with these sections in its configuration beside the needed ones, and waits until it is ready.
     pub async fn start(lab: &Lab, sections: &str) -> Result<Self> {
+        Self::start_reaching(lab, sections, &[]).await
+    }
+
+    /// Starts one that keeps a Vault for its clusters; the issuer's name is `vault`.
+    pub async fn keeping(lab: &Lab, vault: &Vault, policy: &str) -> Result<Self> {
+        let file = lab.directory().join("vault-token");
+        write_private(&file, &vault.operated_by(policy).await?)?;
+        let auth = format!("auth = {{ method = \"token\", file = \"{}\" }}\n", file.display());
+        let issuer = format!("[issuers.vault]\n{}{auth}", vault.settings());
+        Self::start_reaching(lab, &issuer, &[vault.listens_on()]).await
+    }
+
+    async fn start_reaching(lab: &Lab, sections: &str, services: &[SocketAddr]) -> Result<Self> {
         let shared = Arc::clone(lab.shared());
         let directory = shared.scratch.directory("operator")?;
         // On a tmpfs, as /run is.
@@ -75,7 +96,9 @@ impl Operator {
         server.write(&directory.join("server.crt"), &directory.join("server.key"))?;
         shared.operator.write(&directory.join("operator.crt"), &directory.join("operator.key"))?;
         fs::write(&files.config, config(&directory, sections))?;
-        let operator = Self { shared, directory, files, process: Mutex::new(None) };
+        let relay = |service: &SocketAddr| Relay::start(&files.namespace, *service);
+        let relays = services.iter().map(relay).collect::<Result<_>>()?;
+        let operator = Self { shared, directory, files, process: Mutex::new(None), _relays: relays };
         for role in ["viewer", "operator", "administrator"] {
             let organization = match role {
                 "viewer" => "goliath:viewers",
@@ -108,6 +131,25 @@ impl Operator {
         Ok(())
     }
 
+    /// Adds a host, each in a zone of its own; gives what its agent logs in with.
+    pub async fn add_host(&self, name: &str, address: SocketAddr) -> Result<Vec<HostCredential>> {
+        let spec = json!({ "address": address, "zone": name });
+        let host =
+            json!({ "apiVersion": "goliath.dev/v1alpha1", "kind": "Host", "metadata": { "name": name }, "spec": spec });
+        let request = AddHostRequest { manifest: host.to_string(), dry_run: false };
+        let response =
+            FleetServiceClient::new(self.channel("administrator").await?).add_host(request).await?.into_inner();
+        ensure!(response.failures.is_empty(), "{:?}", response.failures);
+        Ok(response.credentials)
+    }
+
+    /// A connection of one of the persons.
+    async fn channel(&self, person: &str) -> Result<Channel> {
+        let identity = Identity::read(&self.directory, &format!("person-{person}"))?;
+        let authority = self.shared.authority.certificate();
+        Ok(Client::over_tls(&self.files.namespace, self.address(), authority, Some(&identity)).await?.channel())
+    }
+
     /// Where its API is.
     pub fn address(&self) -> SocketAddr {
         (Underlay::ADDRESS, PORT).into()
@@ -122,10 +164,6 @@ impl Operator {
     pub fn person(&self, name: &str, authority: &Authority, purpose: Purpose) -> Result<()> {
         let file = |extension: &str| self.directory.join(format!("person-{name}.{extension}"));
         authority.issue(name, purpose)?.write(&file("crt"), &file("key"))
-    }
-
-    fn identity(&self, person: &str) -> Result<Identity> {
-        Identity::read(&self.directory, &format!("person-{person}"))
     }
 
     /// Runs `goliath` as one of the persons: `viewer`, `operator`, `administrator`, or one that was made.

@@ -3,7 +3,7 @@
 mod process;
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -127,6 +127,32 @@ impl Vault {
     /// `https://127.0.0.1:<port>`.
     pub fn address(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.process.listens_on())
+    }
+
+    /// The same, without the scheme.
+    pub fn listens_on(&self) -> SocketAddr {
+        self.process.listens_on()
+    }
+
+    /// How the section of an issuer begins, for agents and operators.
+    pub fn settings(&self) -> String {
+        let authorities = self.authorities().map(|file| format!("certificate_authorities = \"{}\"\n", file.display()));
+        format!("kind = \"vault\"\naddress = \"{}\"\n{}", self.address(), authorities.unwrap_or_default())
+    }
+
+    /// A token that may do what a policy says, for an operator. AppRole is there afterwards, which is not his to enable.
+    pub async fn operated_by(&self, policy: &str) -> Result<String> {
+        self.call(Method::POST, "sys/auth/approle", json!({"type": "approle"})).await?;
+        self.call(Method::PUT, "sys/policies/acl/operator", json!({"policy": policy})).await?;
+        let token = json!({"policies": ["operator"], "period": "1h", "no_parent": true});
+        text(&self.call(Method::POST, "auth/token/create", token).await?, "/auth/client_token")
+    }
+
+    /// The clusters that have a PKI.
+    pub async fn clusters(&self) -> Result<Vec<String>> {
+        let mounts = self.call(Method::GET, "sys/mounts", Value::Null).await?;
+        let names = mounts.pointer("/data").and_then(Value::as_object).context("Vault tells of no mounts")?.keys();
+        Ok(names.filter_map(|name| name.strip_prefix("pki-")?.strip_suffix('/')).map(str::to_owned).collect())
     }
 
     /// The PEM file of its own certificate's authority; none without TLS.

@@ -9,10 +9,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 use goliath_lab::{
-    Host, Lab,
+    Guest, Host, Lab,
     operator::{Objects, Operator, is_true, text},
     program, run,
+    vault::{Vault, VaultOptions},
 };
+use goliath_operator::pki::OPERATOR_POLICY;
 use goliath_proto::agent::v1::{ListGuestsRequest, ListNetworksRequest};
 use serde_json::Value;
 
@@ -20,7 +22,7 @@ use serde_json::Value;
 const ISSUERS: &str = "[issuers.local]\nkind = \"local\"\n";
 
 /// A cluster of tiny guests.
-fn cluster(name: &str, masters: u32, workers: u32) -> String {
+fn cluster(name: &str, issuer: &str, masters: u32, workers: u32) -> String {
     let image = format!("oci-layout:{}", program::image_layout("tiny").unwrap().display());
     format!(
         "\
@@ -36,7 +38,7 @@ spec:
   network:
     cidr: 10.7.0.0/24
   pki:
-    issuer: local
+    issuer: {issuer}
   masters:
     replicas: {masters}
     machine: {{vcpus: 1, memory: 128MiB}}
@@ -124,7 +126,7 @@ async fn until_nothing_is_left(operator: &Operator, hosts: &[Host]) -> Result<()
 fn a_cluster_comes_up_follows_its_manifest_and_goes_without_a_trace() {
     run(async |lab: &Lab| {
         let (operator, hosts) = fleet(lab, ["a", "b", "c"]).await?;
-        apply(&operator, &cluster("acme", 3, 2))?;
+        apply(&operator, &cluster("acme", "local", 3, 2))?;
         let names = ["acme.master-0", "acme.master-1", "acme.master-2", "acme.pool-0", "acme.pool-1"];
         let guests = is_as_declared(&operator, &hosts, &names).await?;
         let masters: BTreeSet<&str> =
@@ -157,7 +159,7 @@ fn a_cluster_comes_up_follows_its_manifest_and_goes_without_a_trace() {
 fn fifty_deaths_of_the_operator_an_agents_and_a_cut_cable_change_nothing_of_the_end() {
     run(async |lab: &Lab| {
         let (operator, hosts) = fleet(lab, ["a", "b", "c"]).await?;
-        apply(&operator, &cluster("acme", 1, 2))?;
+        apply(&operator, &cluster("acme", "local", 1, 2))?;
         // From the first placement to the last guest: instants that nobody chose.
         for death in 0..50_u64 {
             operator.kill().await?;
@@ -181,5 +183,52 @@ fn fifty_deaths_of_the_operator_an_agents_and_a_cut_cable_change_nothing_of_the_
         is_as_declared(&operator, &hosts, &names).await?;
         operator.goliath("operator", &["delete", "cluster", "acme"])?.ends_with(0)?;
         until_nothing_is_left(&operator, &hosts).await
+    });
+}
+
+/// A guest that the operator placed, to be looked into on its host.
+async fn guest(lab: &Lab, operator: &Operator, hosts: &[Host], cluster: &str, name: &str) -> Result<Guest> {
+    let object = operator.until_true("Guest", &format!("{cluster}.{name}"), "Ready").await?;
+    let host = hosts.iter().find(|host| host.name() == text(&object, "/spec/binding/host")).unwrap();
+    lab.cluster(cluster).on(&hosts.iter().collect::<Vec<_>>()).guest_on(host, name).await
+}
+
+#[test]
+fn two_clusters_of_one_set_of_names_and_addresses_are_apart_in_network_and_certificates() {
+    run(async |lab: &Lab| {
+        let vault = Vault::start(VaultOptions::default()).await?;
+        let operator = Operator::keeping(lab, &vault, OPERATOR_POLICY).await?;
+        let mut hosts = Vec::new();
+        for name in ["a", "b"] {
+            let plan = lab.host(name);
+            let given = operator.add_host(name, plan.api_address()).await?;
+            let [login] = given.as_slice() else { anyhow::bail!("host {name} got {} logins", given.len()) };
+            hosts.push(plan.logging_in(&vault, &login.role_id, &login.wrapped_secret_id)?.start().await?);
+        }
+        apply(&operator, &format!("{}---\n{}", cluster("blue", "vault", 1, 1), cluster("green", "vault", 1, 2)))?;
+        for name in ["blue", "green"] {
+            operator.until_true("Cluster", name, "Ready").await?;
+        }
+        let guest = |cluster: &'static str, name: &'static str| guest(lab, &operator, &hosts, cluster, name);
+        let (blue, green) = (guest("blue", "master-0").await?, guest("green", "master-0").await?);
+        ensure!(blue.address() == green.address(), "{} is not {}", blue.address(), green.address());
+        ensure!(blue.report().await?.boot_id != green.report().await?.boot_id, "they share a guest");
+        let (near, far) = (guest("green", "pool-0").await?, guest("green", "pool-1").await?);
+        for address in [near.address(), far.address()] {
+            ensure!(green.pings(address).await?, "{address} does not answer its own cluster");
+        }
+        // One address more than blue has.
+        ensure!(!blue.pings(far.address()).await?, "a guest of green answers one of blue");
+
+        let (own, other) = (vault.root_certificate("blue").await?, vault.root_certificate("green").await?);
+        blue.serves(&own).await?;
+        ensure!(blue.serves(&other).await.is_err(), "the CA of green vouches for a guest of blue");
+
+        for name in ["blue", "green"] {
+            operator.goliath("operator", &["delete", "cluster", name])?.ends_with(0)?;
+        }
+        until_nothing_is_left(&operator, &hosts).await?;
+        ensure!(vault.clusters().await?.is_empty(), "Vault has a PKI of {:?}", vault.clusters().await?);
+        Ok(())
     });
 }

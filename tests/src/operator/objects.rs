@@ -10,7 +10,6 @@ use serde_json::Value;
 use tonic::Streaming;
 
 use super::Operator;
-use crate::agent::Client;
 
 /// A cluster of emulated guests comes up in half a minute; a machine with two busy processors is slower.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -72,10 +71,9 @@ impl Operator {
     }
 
     async fn watch(&self, kind: &str) -> Result<Streaming<WatchObjectsResponse>> {
-        let (authority, viewer) = (self.shared.authority.certificate(), self.identity("viewer")?);
-        let client = Client::over_tls(&self.files.namespace, self.address(), authority, Some(&viewer)).await?;
         let request = WatchObjectsRequest { kind: kind.to_owned(), ..Default::default() };
-        Ok(ObjectServiceClient::new(client.channel()).watch_objects(request).await?.into_inner())
+        let mut service = ObjectServiceClient::new(self.channel("viewer").await?);
+        Ok(service.watch_objects(request).await?.into_inner())
     }
 }
 

@@ -34,13 +34,9 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) async fn start() -> Result<Self> {
         let vault = Vault::start(VaultOptions::default()).await?;
-        vault.call(Method::POST, "sys/auth/approle", json!({"type": "approle"})).await?;
-        vault.call(Method::PUT, "sys/policies/acl/operator", json!({"policy": OPERATOR_POLICY})).await?;
-        let token = json!({"policies": ["operator"], "period": "1h", "no_parent": true});
-        let made = vault.call(Method::POST, "auth/token/create", token).await?;
         let directory = tempfile::Builder::new().prefix("goliath-operator-").tempdir()?;
         let file = directory.path().join("token");
-        fs::write(&file, made.pointer("/auth/client_token").and_then(Value::as_str).unwrap())?;
+        fs::write(&file, vault.operated_by(OPERATOR_POLICY).await?)?;
         let config = issuer_config(&vault, &file, 10);
         let connection = Arc::new(Connection::new(config.endpoint()));
         let session = Session::start("operator", Login::TokenFile(file), connection);
