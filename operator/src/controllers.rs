@@ -14,7 +14,48 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod whole;
 
-use crate::objects::Conditions;
+use std::sync::Arc;
+
+use crate::{
+    agents::{AgentConnector, Connections},
+    context::Context,
+    objects::Conditions,
+    pki::Authorities,
+    render::Templates,
+    runtime::Tasks,
+    store::Store,
+};
+
+/// What controllers need beside objects.
+pub struct Outside<C> {
+    /// Reaches hosts' agents.
+    pub connector: Arc<C>,
+    /// How.
+    pub hosts: host::Settings,
+    /// How clusters' networks are given out.
+    pub network: network::Settings,
+    /// What seeds are rendered from.
+    pub templates: Arc<Templates>,
+    /// Who issues certificates.
+    pub authorities: Arc<Authorities>,
+}
+
+/// Starts all of them, until the tasks are stopped. The caches are to be synced.
+pub fn start<S: Store, C: AgentConnector>(
+    context: &Context<S, Connections<C::Agent>>,
+    outside: Outside<C>,
+    tasks: &Tasks,
+) -> placement::Placement {
+    let Outside { connector, hosts, network, templates, authorities } = outside;
+    // Who listens stands ready before the first agent is heard.
+    cluster::start(context, templates, tasks);
+    authority::start(context, &authorities, tasks);
+    let placement = placement::start(context, tasks);
+    network::start(context, network, tasks);
+    guest::start(context, tasks);
+    host::start(context, connector, hosts, tasks);
+    placement
+}
 
 /// The operator's own conditions, then those that an agent told: always in the same order, or a status that says the same
 /// would be written again.

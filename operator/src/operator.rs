@@ -19,7 +19,7 @@ use crate::{
     api::{self, Credentials, Issued, Questions, Rules},
     config::Config,
     context::Context,
-    controllers::{authority, cluster, guest, host, network, placement, placement::Placement},
+    controllers::{self, Outside, host, network, placement::Placement},
     objects::{HostName, IssuerName},
     pki::{Authorities, HostCredentials, IssuersError, PkiError},
     render::{Templates, TemplatesError},
@@ -106,13 +106,14 @@ impl Operator {
         context.caches.synced().await;
         let vnis = config.network.vnis().map_err(|(key, complaint)| OperatorError::Network(key, complaint))?;
 
-        // Who listens stands ready before the first agent is heard.
-        cluster::start(&context, Arc::clone(&templates), &tasks);
-        authority::start(&context, &authorities, &tasks);
-        let placement = placement::start(&context, &tasks);
-        network::start(&context, network::Settings { vnis, gather: settings.gather_peers }, &tasks);
-        guest::start(&context, &tasks);
-        host::start(&context, connector, settings.hosts, &tasks);
+        let outside = Outside {
+            connector,
+            hosts: settings.hosts,
+            network: network::Settings { vnis, gather: settings.gather_peers },
+            templates: Arc::clone(&templates),
+            authorities: Arc::clone(&authorities),
+        };
+        let placement = controllers::start(&context, outside, &tasks);
 
         let rules = Rules { issuers: authorities.issuers().cloned().collect(), templates };
         let parts = api::Parts {

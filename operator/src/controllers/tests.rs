@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use super::{authority, cluster, finalizer, guest, host, network, placement};
+use super::{Outside, finalizer, guest, host, network};
 use crate::{
     agents::{
         Connections, Limits,
@@ -180,13 +180,20 @@ impl Lab {
             let tasks = Tasks::new();
             let context = Context::start(store, offered, &tasks);
             context.caches.synced().await;
-            guest::start(&context, &tasks);
-            network::start(&context, network_settings(), &tasks);
-            host::start(&context, Arc::new(world), self.settings, &tasks);
+            let connector = Arc::new(world);
             if self.is_whole {
-                authority::start(&context, &local_issuer(), &tasks);
-                cluster::start(&context, Arc::new(Templates::load(None).unwrap()), &tasks);
-                placement::start(&context, &tasks);
+                let outside = Outside {
+                    connector,
+                    hosts: self.settings,
+                    network: network_settings(),
+                    templates: Arc::new(Templates::load(None).unwrap()),
+                    authorities: local_issuer(),
+                };
+                super::start(&context, outside, &tasks);
+            } else {
+                guest::start(&context, &tasks);
+                network::start(&context, network_settings(), &tasks);
+                host::start(&context, connector, self.settings, &tasks);
             }
         });
         self.operator = Some(Operator { runtime, connections });
