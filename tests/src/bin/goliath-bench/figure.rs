@@ -59,7 +59,7 @@ pub(crate) fn median(values: &[Duration]) -> Duration {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 

@@ -3,6 +3,7 @@
 mod bare;
 mod crowd;
 mod figure;
+mod fleet;
 mod idle;
 mod libvirt;
 mod peers;
@@ -44,6 +45,8 @@ enum Subject {
     Crowd,
     /// The agent's memory and processor time with 50 guests
     Idle,
+    /// The operator with 1,000 and 10,000 simulated hosts
+    Fleet,
 }
 
 #[tokio::main]
@@ -97,6 +100,9 @@ async fn measure(subjects: &[Subject]) -> Result<Vec<Figure>> {
     if wants(Subject::Pull) {
         report::progress("an image of 1 GiB, against skopeo");
         figures.extend(pull::measure().await?);
+    }
+    if wants(Subject::Fleet) {
+        figures.extend(fleet::measure().await?);
     }
     Ok(figures)
 }
