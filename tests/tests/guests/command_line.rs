@@ -7,7 +7,12 @@ use std::{
 };
 
 use anyhow::Result;
-use goliath_lab::{Host, Lab, program, run};
+use goliath_lab::{
+    Host, Lab,
+    guest::{describe, is_true},
+    program, run,
+};
+use goliath_proto::agent::v1::ListGuestsRequest;
 
 /// Blocks until it ends; the agent is a process of its own.
 fn goliath(host: &Host, arguments: &[&str]) -> Result<Output> {
@@ -73,11 +78,15 @@ fn apply_waits_until_the_guest_says_that_it_booted() {
         let (out, err) = ends_with(&goliath(&host, &apply)?, 0);
         assert!(out.contains("network acme created") && out.contains("guest acme/worker-0 created"), "{out}{err}");
         assert!(err.contains("acme/worker-0: there"), "{err}");
+        let listed = host.client().await?.guests().list_guests(ListGuestsRequest::default()).await?.into_inner();
+        let status = listed.guests[0].status.clone().unwrap();
+        assert!(is_true(&status, "Booted"), "the command returned before the guest was up: {}", describe(&status));
         let (shown, _) = ends_with(&goliath(&host, &["get", "guests", "-o", "json"])?, 0);
         let guests: serde_json::Value = serde_json::from_str(&shown)?;
         assert!(shown.contains("worker-0"), "{guests:#}");
+        // It says so on its console too, a moment before or after.
         let (log, _) = ends_with(&goliath(&host, &["logs", "acme/worker-0"])?, 0);
-        assert!(log.contains("goliath-init: ready"), "the command returned before the guest was up: {log}");
+        assert!(log.contains("goliath-init: hostname worker-0"), "{log}");
 
         // The same again is there at once, and what cannot come is not waited for longer than was asked.
         let (out, _) = ends_with(&goliath(&host, &apply)?, 0);
